@@ -1,0 +1,109 @@
+"""Which base model is this, and does this adapter belong to it?"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from medtasks.errors import InputError
+
+ADAPTER_CARD = "medadapt.json"
+"""Written by ``trainers`` into an adapter's folder: the base's name and fingerprint, and how it was trained."""
+
+EDGE = 1 << 20
+
+
+def folder(model: str, revision: str | None = None) -> Path:
+    """The local folder of a model: the folder itself, or the Hub snapshot of an id (config fetched if needed).
+
+    Raises:
+        InputError: neither a folder with a ``config.json`` nor an id that the Hub knows.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"{model}: the folder has no config.json, so it is not a model that transformers can load")
+        return path
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise InputError(f"{model}: no such model folder")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils import HFValidationError
+
+    try:
+        return Path(hf_hub_download(model, "config.json", revision=revision)).parent
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{model}: neither a folder here nor a model the Hub gives ({reason}); "
+            "check the name, the network or HF_ENDPOINT"
+        ) from error
+
+
+def fingerprint(model: str, revision: str | None = None) -> str:
+    """16 hex digits that change with the model's architecture or weights.
+
+    Hashes ``config.json`` (less the name it was saved under) and, of each weights file, its size, first and last MiB,
+    so a model of many GB costs milliseconds. For a Hub id whose weights are not here yet, fetches them.
+    """
+    path = folder(model, revision)
+    weights = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+    if not weights and not Path(model).expanduser().is_dir():
+        from huggingface_hub import snapshot_download
+
+        path = Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        weights = sorted(path.glob("*.safetensors"))
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    for volatile in ("_name_or_path", "transformers_version"):
+        config.pop(volatile, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for file in weights:
+        size = file.stat().st_size
+        digest.update(f"{file.name}{size}".encode())
+        with file.open("rb") as f:
+            digest.update(f.read(EDGE))
+            f.seek(max(0, size - EDGE))
+            digest.update(f.read(EDGE))
+    return digest.hexdigest()[:16]
+
+
+def check_adapter(adapter: str, base: str) -> None:
+    """Raise unless the LoRA adapter in folder ``adapter`` was trained on ``base``.
+
+    Compares the fingerprint that our trainers record; for an adapter made elsewhere, the widths of its matrices with
+    the base's ``hidden_size``.
+
+    Raises:
+        InputError: not an adapter folder, or made for another base.
+    """
+    path = Path(adapter).expanduser()
+    if not (path / "adapter_config.json").is_file():
+        raise InputError(f"{adapter}: not an adapter folder (no adapter_config.json)")
+    made_for = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    card = path / ADAPTER_CARD
+    if card.is_file():
+        recorded = json.loads(card.read_text(encoding="utf-8"))
+        if recorded["base_fingerprint"] != fingerprint(base):
+            raise InputError(
+                f"{adapter} was trained on {recorded['base']} ({recorded['base_fingerprint']}), not on {base} "
+                f"({fingerprint(base)}); give that base or train again"
+            )
+    elif (width := _input_width(path)) is not None:
+        hidden = json.loads((folder(base) / "config.json").read_text(encoding="utf-8")).get("hidden_size")
+        if hidden is not None and width != hidden:
+            raise InputError(
+                f"{adapter} was made for {made_for} (width {width}), not for {base} (width {hidden}); give that base"
+            )
+
+
+def _input_width(adapter: Path) -> int | None:
+    """Input width of the adapter's attention projections, or None where it has none."""
+    file = adapter / "adapter_model.safetensors"
+    if not file.is_file():
+        raise InputError(f"{adapter}: the adapter has no adapter_model.safetensors; train or fetch it again")
+    from safetensors import safe_open
+
+    with safe_open(file, framework="numpy") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (not a dict)
+            if name.endswith("q_proj.lora_A.weight"):
+                return tensors.get_slice(name).get_shape()[1]
+    return None

@@ -1,0 +1,1 @@
+"""Studies, paired statistics and leaderboard files: which adaptation is better, and how sure are we."""

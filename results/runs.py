@@ -1,0 +1,96 @@
+"""Read what lm-eval wrote (``results_*.json`` and ``samples_*.jsonl``) and keep it as one run of a study.
+
+A run folder holds ``results.json`` (lm-eval's own file), ``samples/<task>.jsonl`` (its per-item logs),
+``retrieval/<task>.jsonl`` where passages were used, and ``predictions.jsonl``: one short line an item, enough for
+every statistic, without prompts or questions.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from medtasks.errors import InputError
+from medtasks.files import write_jsonl, write_text
+
+PREDICTIONS = "predictions.jsonl"
+DECIMALS = 6
+
+
+def collect(output: Path, run: Path) -> None:
+    """Turn lm-eval's output folder into the run folder ``run``, put in place whole by one rename.
+
+    Raises:
+        InputError: lm-eval left no results or no samples (it only warns when it cannot write).
+    """
+    found = sorted(output.glob("**/results_*.json"))
+    if not found:
+        raise InputError(f"{output}: the evaluation left no results_*.json; see its messages above")
+    temporary = run.with_name(f".{run.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "samples").mkdir(parents=True)
+    results = found[-1]
+    write_text(temporary / "results.json", _relative(results.read_text(encoding="utf-8")))
+    date = results.stem.removeprefix("results_")
+    predictions = []
+    for file in sorted(results.parent.glob(f"samples_*_{date}.jsonl")):
+        task = file.stem.removeprefix("samples_").removesuffix(f"_{date}")
+        shutil.copyfile(file, temporary / "samples" / f"{task}.jsonl")
+        predictions += _predictions(task, file)
+    if not predictions:
+        raise InputError(f"{output}: the evaluation left no samples_*.jsonl; run it with --log_samples")
+    write_jsonl(temporary / PREDICTIONS, predictions)
+    if (retrieval := output / "retrieval").is_dir():
+        shutil.copytree(retrieval, temporary / "retrieval")
+    shutil.rmtree(run, ignore_errors=True)
+    os.replace(temporary, run)
+
+
+def _relative(text: str) -> str:
+    """Paths below the working folder and the home folder, made independent of this machine."""
+    for prefix, short in ((f"{Path.cwd()}{os.sep}", ""), (f"{Path.home()}{os.sep}", f"~{os.sep}")):
+        text = text.replace(json.dumps(prefix)[1:-1], json.dumps(short)[1:-1])
+    return text
+
+
+def _predictions(task: str, file: Path) -> list[dict]:
+    """``task, doc_id, id, gold, choice, correct, loglikelihoods`` of each multiple-choice sample, in doc order."""
+    rows = []
+    with file.open(encoding="utf-8") as f:
+        for line in f:
+            sample = json.loads(line)
+            loglikelihoods = [float(response[0]) for response in sample["filtered_resps"]]
+            rows.append(
+                {
+                    "task": task,
+                    "doc_id": sample["doc_id"],
+                    "id": sample["doc"].get("id", sample["doc_hash"]),
+                    "gold": int(sample["target"]),
+                    "choice": max(range(len(loglikelihoods)), key=loglikelihoods.__getitem__),
+                    "correct": int(sample["acc"]),
+                    "loglikelihoods": [round(value, DECIMALS) for value in loglikelihoods],
+                }
+            )
+    return sorted(rows, key=lambda row: row["doc_id"])
+
+
+def predictions(run: Path) -> dict[str, list[dict]]:
+    """The predictions of a run by task, each in document order.
+
+    Raises:
+        InputError: the run has no predictions, or the file is damaged.
+    """
+    file = run / PREDICTIONS
+    if not file.is_file():
+        raise InputError(f"{run}: no {PREDICTIONS}; not a finished run")
+    by_task: dict[str, list[dict]] = {}
+    with file.open(encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{file}:{number}: damaged ({error.msg}); delete {run} and run the study again"
+                ) from error
+            by_task.setdefault(row["task"], []).append(row)
+    return by_task

@@ -1,0 +1,136 @@
+"""A study: one base model, variants of it, tasks. This module reads and checks the YAML file that describes one."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medtasks.errors import InputError
+
+STAGES = ("sft", "cpt", "msft")
+
+
+@dataclass(frozen=True)
+class Index:
+    """A retrieval index to build: ``medadapt index build CORPUS --out ... OPTIONS``."""
+
+    corpus: str
+    embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Training:
+    """An adapter to train: ``accelerate launch LAUNCH -m trainers.STAGE --config RECIPE OVERRIDES``."""
+
+    stage: str
+    recipe: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    launch: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is evaluated: the base, with an adapter, passages, or both. ``rag`` holds `rag`'s arguments (k, ...)."""
+
+    training: str | None = None
+    index: str | None = None
+    rag: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file. Paths in it are relative to the folder the command is run in, as in recipes.
+
+    Attributes:
+        name: names its result files.
+        base: model folder or Hub id.
+        tasks: lm-eval task names, each with per-item accuracy (groups stand for their tasks).
+        variants: name -> what it adds to the base; the one that adds nothing is what the others are compared with.
+        indexes, trainings: what variants refer to by name.
+        source: ``MEDTASKS_DATA`` for every step (``hub``, ``sample`` or a folder); None leaves the environment's.
+        model_args: for the harness model, e.g. ``dtype``.
+        run_args: lm-eval options of every evaluation, e.g. ``batch_size``, ``limit``, ``num_fewshot``.
+    """
+
+    name: str
+    base: str
+    tasks: list[str]
+    variants: dict[str, Variant]
+    indexes: dict[str, Index] = field(default_factory=dict)
+    trainings: dict[str, Training] = field(default_factory=dict)
+    source: str | None = None
+    model_args: dict[str, Any] = field(default_factory=dict)
+    run_args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """The variant without adapter and passages, which the others are compared with."""
+        return next(name for name, variant in self.variants.items() if variant == Variant())
+
+
+def load(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown or missing key, or a name that nothing defines.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such study file")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    study = _build(Study, raw, str(path))
+    for kind, cls in (("variants", Variant), ("indexes", Index), ("trainings", Training)):
+        given = getattr(study, kind)
+        if not isinstance(given, dict):
+            raise InputError(f"{path}: '{kind}' must map names to settings")
+        for name, settings in given.items():
+            given[name] = _build(cls, settings or {}, f"{path}: {kind}.{name}")
+    _check(study, path)
+    return study
+
+
+def _build(cls, raw, where: str):
+    """Build a dataclass from a mapping, naming unknown and missing keys."""
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: must be a mapping of keys to values")
+    known = {f.name: f for f in fields(cls)}
+    if unknown := set(raw) - set(known):
+        raise InputError(f"{where}: unknown key '{sorted(unknown)[0]}'; there are {', '.join(known)}")
+    try:
+        return cls(**raw)
+    except TypeError:
+        from dataclasses import MISSING
+
+        needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in raw]
+        raise InputError(f"{where}: the key '{needed[0]}' is missing") from None
+
+
+def _check(study: Study, path: Path) -> None:
+    if not isinstance(study.tasks, list) or not study.tasks:
+        raise InputError(f"{path}: 'tasks' must be a list of task names")
+    references = [name for name, variant in study.variants.items() if variant == Variant()]
+    if len(references) != 1:
+        raise InputError(
+            f"{path}: exactly one variant must add nothing (the base to compare with), not {len(references)}"
+        )
+    for name, variant in study.variants.items():
+        if variant.training is not None and variant.training not in study.trainings:
+            raise InputError(f"{path}: variants.{name}: no training '{variant.training}' under 'trainings'")
+        if variant.index is not None and variant.index not in study.indexes:
+            raise InputError(f"{path}: variants.{name}: no index '{variant.index}' under 'indexes'")
+        if variant.rag and variant.index is None:
+            raise InputError(f"{path}: variants.{name}: 'rag' settings need an 'index'")
+    for name, training in study.trainings.items():
+        if training.stage not in STAGES:
+            raise InputError(
+                f"{path}: trainings.{name}: unknown stage '{training.stage}'; there are {', '.join(STAGES)}"
+            )
+        if not Path(training.recipe).is_file():
+            raise InputError(
+                f"{path}: trainings.{name}: no recipe file {training.recipe} (relative to {Path.cwd().name}/)"
+            )
