@@ -1,0 +1,1 @@
+"""Look up: build a retrieval index over a corpus, search it, and answer benchmark questions with what was found."""

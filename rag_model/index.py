@@ -1,0 +1,147 @@
+"""An index on disk: what lies in its folder, how it is opened, and what counts as damage.
+
+In the order in which :mod:`rag_model.build` writes it::
+
+    .lock            held by the one process that builds
+    build.json       the inputs; a build that was stopped goes on only with the same ones
+    snippets.jsonl   the snippets in corpus order: ``id, title, text, source, license``
+    vectors/*.npy    shards of their unit vectors in the same order: float32, (snippets in the shard, dimension)
+    chroma/          the same again as a Chroma store (:mod:`rag_model.store`)
+    index.json       counts, hashes, versions; written last, so an index without it is unfinished
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtasks import files
+from medtasks.errors import InputError
+from rag_model import store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+LOCK = ".lock"
+BUILD = "build.json"
+SNIPPETS = "snippets.jsonl"
+VECTORS = "vectors"
+STORE = "chroma"
+INDEX = "index.json"
+
+
+@dataclass
+class Index:
+    """A finished index, opened for reading.
+
+    Attributes:
+        folder: where it lies.
+        meta: the content of ``index.json``.
+    """
+
+    folder: Path
+    meta: dict
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Snippet id -> where its line begins in ``snippets.jsonl``, in bytes; in index order."""
+        offsets, position = {}, 0
+        with (self.folder / SNIPPETS).open("rb") as f:
+            for line in f:
+                offsets[json.loads(line)["id"]] = position
+                position += len(line)
+        return offsets
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Snippet ids by position."""
+        return list(self.offsets)
+
+    def snippet(self, snippet_id: str) -> dict:
+        """The snippet with this id (keys: :data:`rag_model.chunking.FIELDS`)."""
+        with (self.folder / SNIPPETS).open("rb") as f:
+            f.seek(self.offsets[snippet_id])
+            return json.loads(f.readline())
+
+    def shards(self) -> "Iterator[np.ndarray]":
+        """Yield the vectors in index order, memory-mapped: float32, ``(snippets in the shard, dimension)``."""
+        for name in sorted(self.meta["vectors"]):  # opened one by one: each holds a file descriptor
+            yield load_shard(self.folder / VECTORS / name)
+
+
+def open_index(folder: str | Path) -> Index:
+    """Open the finished index in ``folder``.
+
+    Raises:
+        InputError: there is none, it is unfinished, or a file of it is missing or damaged.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / INDEX).is_file():
+        if (folder / BUILD).is_file():
+            raise InputError(f"{folder}: the index is unfinished; run the same medadapt index build again to finish it")
+        raise InputError(f"{folder}: no index here; build one with medadapt index build CORPUS --out {folder}")
+    meta = read_meta(folder)
+    if meta["format"] != FORMAT:
+        raise InputError(
+            f"{folder}: an index of format {meta['format']}, not {FORMAT}; build it again with --overwrite"
+        )
+    if damaged := damage(folder, meta):
+        raise InputError(
+            f"{folder}: {', '.join(damaged)} missing or damaged; run medadapt index build again to mend it"
+        )
+    return Index(folder, meta)
+
+
+def read_meta(folder: Path) -> dict:
+    """The content of ``index.json``.
+
+    Raises:
+        InputError: it is not JSON any more.
+    """
+    try:
+        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / INDEX}: damaged ({error}); build the index again with --overwrite") from error
+
+
+def load_shard(shard: Path) -> "np.ndarray":
+    """A shard, memory-mapped.
+
+    Raises:
+        OSError, ValueError, EOFError: it is missing, truncated or no such file.
+    """
+    import numpy as np
+
+    return np.load(shard, mmap_mode="r")
+
+
+def is_shard(path: Path, rows: int) -> bool:
+    """Whether ``path`` is a whole shard of ``rows`` vectors."""
+    try:
+        vectors = load_shard(path)
+    except (OSError, ValueError, EOFError):
+        return False
+    return vectors.ndim == 2 and len(vectors) == rows and vectors.dtype == "float32"
+
+
+def damage(folder: Path, meta: dict, thorough: bool = False) -> list[str]:
+    """Names of the parts that are not as ``index.json`` says.
+
+    Compares sizes, which costs milliseconds; if ``thorough``, contents and the store as well.
+    """
+    damaged = []
+    snippets, n_snippets, shard_size = folder / SNIPPETS, meta["snippets"]["count"], meta["shard_size"]
+    whole = snippets.is_file() and snippets.stat().st_size == meta["snippets"]["bytes"]
+    if not whole or (thorough and files.sha256_file(snippets) != meta["snippets"]["sha256"]):
+        damaged.append(SNIPPETS)
+    for number, (name, sha256) in enumerate(sorted(meta["vectors"].items())):
+        shard = folder / VECTORS / name
+        whole = is_shard(shard, min(shard_size, n_snippets - number * shard_size))
+        if not whole or (thorough and files.sha256_file(shard) != sha256):
+            damaged.append(f"{VECTORS}/{name}")
+    if thorough and not store.is_filled(folder / STORE, n_snippets):
+        damaged.append(STORE)
+    return damaged

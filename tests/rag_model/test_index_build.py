@@ -1,0 +1,231 @@
+"""Builds: whatever kills them, they end in the same files; nobody else writes meanwhile; damage is seen and mended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rag_doubles import WordEmbedder, write_corpus
+
+from medtasks.errors import InputError
+from rag_model import store
+from rag_model.build import build
+from rag_model.chunking import Chunking
+from rag_model.index import open_index
+
+ROOT = Path(__file__).parents[2]
+SHARD_SIZE = 16
+
+KILLED_BUILD = """
+import os, signal, sys
+from rag_doubles import WordEmbedder
+from rag_model import build as room
+
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+
+def at_call(function, n):
+    calls = []
+    def counted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == n: die()
+        return function(*args, **kwargs)
+    return counted
+
+corpus, out, place = sys.argv[1:]
+if place == "first shard": WordEmbedder.encode = at_call(WordEmbedder.encode, 1)
+if place == "third shard": WordEmbedder.encode = at_call(WordEmbedder.encode, 3)
+if place == "inside the write of a shard":
+    import numpy as np
+    def half(f, vectors):
+        f.write(vectors.tobytes()[:100]); f.flush(); die()
+    np.save = half
+if place == "filling Chroma":
+    from llama_index.vector_stores.chroma import ChromaVectorStore as C
+    room.store.BATCH = 20
+    C.add = at_call(C.add, 2)
+if place == "before index.json":
+    write = room.files.write_json
+    room.files.write_json = lambda path, value: die() if path.name == "index.json" else write(path, value)
+room.build(corpus, out, WordEmbedder(), shard_size=16, progress=False)
+"""
+PLACES = ["first shard", "third shard", "inside the write of a shard", "filling Chroma", "before index.json"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of an index but the store's, by relative path."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and "chroma" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def stored(folder: Path) -> dict[str, tuple]:
+    """Snippet id -> (text, vector) in the Chroma store."""
+    with store.opened(folder / "chroma") as chroma:
+        got = chroma.client.get(include=["documents", "embeddings"])
+    return {i: (d, tuple(e)) for i, d, e in zip(got["ids"], got["documents"], got["embeddings"], strict=True)}
+
+
+def make(corpus, out, **keywords):
+    return build(
+        str(corpus), out, keywords.pop("embedder", WordEmbedder()), shard_size=SHARD_SIZE, progress=False, **keywords
+    )
+
+
+def run_killed(corpus, out, place):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_BUILD, str(corpus), str(out), place], env=env, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+
+
+def test_two_builds_give_the_same_files(corpus, tmp_path):
+    for name in ("one", "two"):
+        make(corpus, tmp_path / name)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    assert set(stored(tmp_path / "one")) == set(open_index(tmp_path / "one").ids)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_killed_build_goes_on_to_the_same_files(corpus, tmp_path, place):
+    make(corpus, tmp_path / "whole")
+    out = tmp_path / "killed"
+    run_killed(corpus, out, place)
+    with pytest.raises(InputError, match="unfinished; run the same"):
+        open_index(out)
+    finished = {path.name: path.stat().st_mtime_ns for path in (out / "vectors").glob("*.npy")}
+    n_embedded = sum(len(np.load(out / "vectors" / name)) for name in finished)
+    embedder = WordEmbedder()
+    meta, changed = make(corpus, out, embedder=embedder)
+    assert changed
+    assert embedder.n_texts == meta["snippets"]["count"] - n_embedded
+    assert finished == {name: (out / "vectors" / name).stat().st_mtime_ns for name in finished}
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert stored(out) == stored(tmp_path / "whole")
+    assert not (out / "chroma.tmp").exists()
+
+
+def test_a_finished_index_is_left_alone(corpus, tmp_path):
+    make(corpus, tmp_path / "index")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "index").rglob("*.*") if path.name != ".lock"}
+    embedder = WordEmbedder()
+    assert not make(corpus, tmp_path / "index", embedder=embedder).changed
+    assert embedder.n_texts == 0
+    assert {path: path.stat().st_mtime_ns for path in before if "chroma" not in path.parts} == {
+        path: time for path, time in before.items() if "chroma" not in path.parts
+    }
+
+
+def test_a_second_writer_is_refused(corpus, tmp_path):
+    out = tmp_path / "index"
+    refused = []
+
+    class Meanwhile(WordEmbedder):
+        def encode(self, texts):
+            if not refused:
+                with pytest.raises(InputError, match="another process is building here") as caught:
+                    make(corpus, out)
+                refused.append(str(caught.value))
+            return super().encode(texts)
+
+    make(corpus, out, embedder=Meanwhile())
+    assert len(refused) == 1 and "\n" not in refused[0]
+    open_index(out)
+
+
+def test_other_inputs_are_named_and_refused(corpus, tmp_path):
+    out = tmp_path / "index"
+    make(corpus, out)
+    with pytest.raises(InputError, match=r"chunking size 1000 overlap 200, now size 500 overlap 0.*--overwrite"):
+        make(corpus, out, chunks=Chunking(500, 0))
+    with pytest.raises(InputError, match="embedder fingerprint words-64, now fingerprint words-32"):
+        make(corpus, out, embedder=WordEmbedder(32))
+    other = write_corpus(tmp_path / "other.jsonl", 41)
+    with pytest.raises(InputError, match="corpus 40 passages.*now 41 passages"):
+        make(other, out)
+    assert make(other, out, overwrite=True).meta["corpus"]["passages"] == 41
+    assert "p40#0" in open_index(out).offsets
+
+
+def test_a_row_without_text_writes_nothing(tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "a", "text": "fine"}\n{"id": "b", "title": "no text"}\n')
+    with pytest.raises(InputError, match="bad.jsonl:2: no text"):
+        make(bad, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_folder_of_something_else_is_refused(corpus, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="holds 'thesis.tex', which is not part of an index"):
+        make(corpus, tmp_path / "home", overwrite=True)
+    with pytest.raises(InputError, match="cannot make this folder"):
+        make(corpus, tmp_path / "home" / "thesis.tex")
+
+
+def truncate(path: Path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("part", ["snippets.jsonl", "vectors/00001.npy"])
+@pytest.mark.parametrize("harm", [truncate, os.remove])
+def test_damage_is_seen_when_opening_and_mended_by_building(corpus, tmp_path, part, harm):
+    out = tmp_path / "index"
+    make(corpus, out)
+    whole, in_store = files_of(out), stored(out)
+    harm(out / part)
+    with pytest.raises(InputError, match=f"{part} missing or damaged; run medadapt index build again"):
+        open_index(out)
+    assert make(corpus, out).changed
+    assert files_of(out) == whole and stored(out) == in_store
+
+
+@pytest.mark.parametrize("harm", [truncate, os.remove, lambda path: path.write_bytes(b"no database" * 999)])
+def test_a_damaged_store_is_seen_and_filled_anew_from_the_vectors(corpus, tmp_path, harm):
+    out = tmp_path / "index"
+    make(corpus, out)
+    in_store = stored(out)
+    harm(out / "chroma" / "chroma.sqlite3")
+    with pytest.raises(InputError, match="Chroma store"):
+        stored(out)
+    embedder = WordEmbedder()
+    assert make(corpus, out, embedder=embedder).changed and embedder.n_texts == 0
+    assert stored(out) == in_store
+
+
+def test_a_changed_vector_of_the_same_size_is_mended(corpus, tmp_path):
+    out = tmp_path / "index"
+    make(corpus, out)
+    whole = files_of(out)
+    shard = out / "vectors" / "00000.npy"
+    np.save(shard, np.load(shard)[::-1])
+    assert make(corpus, out).changed
+    assert files_of(out) == whole
+
+
+def test_vectors_that_are_not_numbers_are_refused(corpus, tmp_path):
+    class Broken(WordEmbedder):
+        def encode(self, texts):
+            return super().encode(texts) * np.float32("nan")
+
+    with pytest.raises(InputError, match="not finite"):
+        make(corpus, tmp_path / "index", embedder=Broken())
+
+
+def test_no_index(tmp_path):
+    with pytest.raises(InputError, match="no index here; build one with medadapt index build"):
+        open_index(tmp_path / "nowhere")
+
+
+def test_index_json_says_what_is_inside(little_index):
+    meta = json.loads((little_index / "index.json").read_text())
+    rows = [json.loads(line) for line in (little_index / "snippets.jsonl").open()]
+    assert meta["snippets"]["count"] == len(rows) == sum(len(v) for v in open_index(little_index).shards())
+    assert meta["dimension"] == 64
+    assert meta["corpus"]["name"] == "corpus.jsonl" and meta["corpus"]["passages"] == 40
+    assert open_index(little_index).snippet(rows[-1]["id"]) == rows[-1]
+    assert not {"date", "time", "seconds"} & set(meta)
