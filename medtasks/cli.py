@@ -58,7 +58,7 @@ def _help(commands: dict[str, EntryPoint]) -> str:
             "",
             *(f"  {name:<{width}}  {text}" for name, text in lines.items()),
             "",
-            "`medadapt COMMAND --help` says more. Tasks read the Hub unless MEDTASKS_DATA names a folder or is `sample`.",
+            "`medadapt COMMAND --help` says more. MEDTASKS_DATA=<folder> or =sample replaces the Hub as the source.",
         ]
     )
 

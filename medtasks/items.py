@@ -53,7 +53,8 @@ def from_medmcqa(rows):
 def from_pubmedqa(rows):
     """PubMedQA, labelled (Jin et al. 2019, arXiv:1909.06146).
 
-    Columns ``pubid, question, context{contexts}, long_answer, final_decision``. The abstract without its conclusion is the context, as in the paper's reasoning-required setting.
+    Columns ``pubid, question, context{contexts}, long_answer, final_decision``. The abstract without its conclusion is
+    the context, as in the paper's reasoning-required setting.
     """
 
     def one(row):

@@ -8,6 +8,7 @@ key changed runs again; one that was killed is continued by its own tool or star
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -160,15 +161,22 @@ def run(steps: list[Step], study: Study, out: Path) -> dict[str, str]:
             print(f"{title}: done before", flush=True)
         else:
             print(f"{title}: running", flush=True)
-            started = time.monotonic()
+            started, cpu = time.monotonic(), _cpu_seconds()
             if code := _execute(step, study, out):
                 failures[step.name] = f"exit code {code}"
                 print(f"{title}: failed with exit code {code}", flush=True)
             else:
-                seconds = time.monotonic() - started
-                write_json(out / "steps" / f"{step.name}.json", {"key": step.key, "seconds": round(seconds, 1)})
-                print(f"{title}: {seconds:.0f} s", flush=True)
+                cost = {"seconds": time.monotonic() - started, "cpu_seconds": _cpu_seconds() - cpu}
+                record = {"key": step.key} | {name: round(value, 1) for name, value in cost.items()}
+                write_json(out / "steps" / f"{step.name}.json", record)
+                print(f"{title}: {cost['seconds']:.0f} s", flush=True)
     return failures
+
+
+def _cpu_seconds() -> float:
+    """Processor time, over all cores, of the commands that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _execute(step: Step, study: Study, out: Path) -> int:

@@ -1,0 +1,95 @@
+"""From lm-eval's own output folder to a run folder, a table and leaderboard files."""
+
+import json
+
+import pytest
+
+from medtasks.errors import InputError
+from results import leaderboard, runs
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """What lm-eval leaves for two tasks with its model double, which scores at random."""
+    import os
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("lm-eval")
+    command = [
+        sys.executable,
+        "-m",
+        "medtasks.cli",
+        "run",
+        "--model",
+        "dummy",
+        "--tasks",
+        "medqa,pubmedqa",
+        "--limit",
+        "6",
+    ]
+    subprocess.run(
+        [*command, "--log_samples", "--output_path", folder], check=True, env=os.environ, capture_output=True
+    )
+    return folder
+
+
+def test_collect_keeps_results_samples_and_predictions(output, tmp_path):
+    runs.collect(output, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run" / "samples").iterdir()) == ["medqa.jsonl", "pubmedqa.jsonl"]
+    predictions = runs.predictions(tmp_path / "run")
+    assert {task: len(rows) for task, rows in predictions.items()} == {"medqa": 6, "pubmedqa": 6}
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    for task, rows in predictions.items():
+        assert [row["doc_id"] for row in rows] == list(range(6))
+        assert sum(row["correct"] for row in rows) / 6 == pytest.approx(results["results"][task]["acc,none"])
+        for row in rows:
+            assert row["correct"] == (row["choice"] == row["gold"])
+            assert len(row["loglikelihoods"]) == (4 if task == "medqa" else 3)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_collect_writes_no_path_of_this_machine(output, tmp_path, monkeypatch):
+    file = next(output.glob("**/results_*.json"))
+    monkeypatch.chdir(file.parent)
+    results = json.loads(file.read_text())
+    results["configs"]["medqa"]["metadata"]["config_source"] = str(file)
+    altered = tmp_path / "altered"
+    altered.mkdir()
+    (altered / file.name).write_text(json.dumps(results))
+    for samples in file.parent.glob("samples_*"):
+        (altered / samples.name).write_text(samples.read_text())
+    runs.collect(altered, tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert kept["configs"]["medqa"]["metadata"]["config_source"] == file.name
+
+
+def test_collect_refuses_an_output_without_results(tmp_path):
+    with pytest.raises(InputError, match="left no results_"):
+        runs.collect(tmp_path, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_predictions_are_named(tmp_path):
+    with pytest.raises(InputError, match="not a finished run"):
+        runs.predictions(tmp_path)
+    (tmp_path / "predictions.jsonl").write_text('{"task": "a"}\n{"task"')
+    with pytest.raises(InputError, match=r"predictions\.jsonl:2: damaged"):
+        runs.predictions(tmp_path)
+
+
+def test_leaderboard_file_has_the_format_and_is_written_once(output, tmp_path):
+    runs.collect(output, tmp_path / "run")
+    first = leaderboard.write(tmp_path / "board", "demo", "sft+rag", tmp_path / "run", "bfloat16", "f" * 16)
+    second = leaderboard.write(tmp_path / "board", "demo", "sft+rag", tmp_path / "run", "bfloat16", "f" * 16)
+    assert first == second
+    assert first.parent.relative_to(tmp_path / "board").as_posix() == "medadapt/demo__sft-rag"
+    assert first.name.startswith("results_20") and first.suffix == ".json"
+    entry = json.loads(first.read_text())
+    assert entry["config"] == {
+        "model_dtype": "bfloat16",
+        "model_name": "medadapt/demo__sft-rag",
+        "model_sha": "f" * 16,
+    }
+    assert set(entry["results"]) == {"medqa", "pubmedqa"}
+    assert all(list(metrics) == ["acc,none"] for metrics in entry["results"].values())
