@@ -155,7 +155,9 @@ def _prepare_run(args: argparse.Namespace) -> None:
     _find_tasks(args, names)
     _check_model(config.model, config.model_args)
     if config.model == "rag" and config.output_path and "sidecar" not in config.model_args:
-        args.model_args = {**config.model_args, "sidecar": str(Path(config.output_path).with_suffix("") / "retrieval")}
+        output = Path(config.output_path)
+        folder = output.parent if output.suffix == ".json" else output  # as lm-eval reads it
+        args.model_args = {**config.model_args, "sidecar": str(folder / "retrieval")}
 
 
 def _check_model(model: str, model_args: dict) -> None:

@@ -45,7 +45,7 @@ def _rows(corpus: str) -> Iterator[tuple[str, dict]]:
     if path.is_file():
         if not path.name.endswith(JSONL):
             raise InputError(f"{corpus}: a corpus file must end in {' or '.join(JSONL)}")
-        yield from _file_rows(path)
+        yield from file_rows(path)
     elif path.exists():
         raise InputError(f"{corpus} is a folder; give a {' or '.join(JSONL)} file, a Hub dataset id, or 'sample'")
     elif corpus.count("/") == 1 and not corpus.endswith(JSONL) and not corpus.startswith((".", "/", "~")):
@@ -55,7 +55,12 @@ def _rows(corpus: str) -> Iterator[tuple[str, dict]]:
         raise InputError(f"{corpus}: no such file; give a {' or '.join(JSONL)} file, a Hub dataset id, or 'sample'")
 
 
-def _file_rows(path: Path) -> Iterator[tuple[str, dict]]:
+def file_rows(path: Path) -> Iterator[tuple[str, dict]]:
+    """Yield (``file:line``, the JSON value) of each line of a ``.jsonl`` or ``.jsonl.gz`` file that is not empty.
+
+    Raises:
+        InputError: a line is not JSON, or the file is damaged.
+    """
     opener = gzip.open if path.name.endswith(".gz") else open
     number = 0
     try:

@@ -22,7 +22,7 @@ class Embedder:
     """A sentence-transformers model, loaded when it embeds its first text.
 
     Attributes:
-        name: Hub id, or folder as an absolute path.
+        name: Hub id or folder, as given, so that an index holds no path of the machine that built it.
         fingerprint: 16 hex digits that change with weights, pooling or maximum length, not with where the model lies.
 
     Raises:
@@ -31,10 +31,8 @@ class Embedder:
 
     def __init__(self, name: str = DEFAULT, device: str | None = None, batch_size: int = BATCH_SIZE):
         """``device`` is torch's name of one (default: the GPU if there is one); ``batch_size`` counts texts."""
-        folder = Path(name).expanduser()
-        self.name = str(folder.resolve()) if folder.is_dir() else name
-        self.device, self.batch_size = device, batch_size
-        self.fingerprint = _fingerprint(self.name)
+        self.name, self.device, self.batch_size = name, device, batch_size
+        self.fingerprint = _fingerprint(name)
 
     @cached_property
     def model(self):
@@ -46,7 +44,7 @@ class Embedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            return SentenceTransformer(self.name, device=self.device)
+            return SentenceTransformer(str(Path(self.name).expanduser()), device=self.device)
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.name}: cannot be loaded as an embedder ({reason}); give another one") from error

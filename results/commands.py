@@ -43,10 +43,9 @@ def report(definition: studies.Study, out: Path) -> None:
     rows = tables.compare({name: runs.predictions(run) for name, run in done.items()}, definition.reference)
     write_json(out / "table.json", rows)
     write_text(out / "table.md", tables.markdown(rows))
-    dtype = str(definition.model_args.get("dtype", "auto"))
     fingerprint = models.fingerprint(definition.base)
     for name, run in done.items():
-        leaderboard.write(out / "leaderboard", definition.name, name, run, dtype, fingerprint)
+        leaderboard.write(out / "leaderboard", definition.name, name, run, fingerprint)
     print(f"\n{definition.name}: {definition.base}, {len(done)} of {len(definition.variants)} variants\n")
     print(tables.text(rows))
     print(

@@ -9,7 +9,7 @@ from medtasks.files import write_json
 ORGANISATION = "medadapt"
 
 
-def write(folder: Path, study_name: str, variant: str, run: Path, dtype: str, fingerprint: str) -> Path:
+def write(folder: Path, study_name: str, variant: str, run: Path, fingerprint: str) -> Path:
     """Write ``folder/medadapt/<study>__<variant>/results_<datetime>.json`` from a run's results.
 
     The format: ``{"config": {"model_dtype", "model_name", "model_sha"}, "results": {task: {"acc,none": share}}}``.
@@ -24,7 +24,7 @@ def write(folder: Path, study_name: str, variant: str, run: Path, dtype: str, fi
     date = re.sub(r"\.\d+$", "", _datetime(results["date"]))
     entry = {
         "config": {
-            "model_dtype": dtype,
+            "model_dtype": results["config"].get("model_dtype", "unknown"),
             "model_name": f"{ORGANISATION}/{name}",
             "model_sha": results["config"].get("model_sha") or fingerprint,
         },

@@ -1,8 +1,8 @@
 """Read what lm-eval wrote (``results_*.json`` and ``samples_*.jsonl``) and keep it as one run of a study.
 
-A run folder holds ``results.json`` (lm-eval's own file), ``samples/<task>.jsonl`` (its per-item logs),
-``retrieval/<task>.jsonl`` where passages were used, and ``predictions.jsonl``: one short line an item, enough for
-every statistic, without prompts or questions.
+A run folder holds ``results.json`` (lm-eval's own file, less its listing of the machine), ``samples/<task>.jsonl`` (its
+per-item logs), ``retrieval/<task>.jsonl`` where passages were used, and ``predictions.jsonl``: one short line an item,
+enough for every statistic, without prompts or questions.
 """
 
 import json
@@ -10,8 +10,9 @@ import os
 import shutil
 from pathlib import Path
 
+from medtasks import TASKS_DIR
 from medtasks.errors import InputError
-from medtasks.files import write_jsonl, write_text
+from medtasks.files import write_json, write_jsonl
 
 PREDICTIONS = "predictions.jsonl"
 DECIMALS = 6
@@ -30,7 +31,9 @@ def collect(output: Path, run: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "samples").mkdir(parents=True)
     results = found[-1]
-    write_text(temporary / "results.json", _relative(results.read_text(encoding="utf-8")))
+    kept = json.loads(_relative(results.read_text(encoding="utf-8")))
+    kept.pop("pretty_env_info", None)
+    write_json(temporary / "results.json", kept)
     date = results.stem.removeprefix("results_")
     predictions = []
     for file in sorted(results.parent.glob(f"samples_*_{date}.jsonl")):
@@ -47,8 +50,10 @@ def collect(output: Path, run: Path) -> None:
 
 
 def _relative(text: str) -> str:
-    """Paths below the working folder and the home folder, made independent of this machine."""
-    for prefix, short in ((f"{Path.cwd()}{os.sep}", ""), (f"{Path.home()}{os.sep}", f"~{os.sep}")):
+    """Paths below the working, the installation and the home folder, made independent of this machine."""
+    home = f"~{os.sep}"
+    for folder, short in ((Path.cwd(), ""), (TASKS_DIR.parent, ""), (Path.home(), home)):
+        prefix = f"{folder}{os.sep}"
         text = text.replace(json.dumps(prefix)[1:-1], json.dumps(short)[1:-1])
     return text
 

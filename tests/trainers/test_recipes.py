@@ -1,0 +1,115 @@
+"""Recipes: the command line over the YAML, every key known, and one line for whatever is wrong."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from medtasks.errors import InputError
+from trainers import cpt, msft, recipe, sft
+
+
+def test_the_command_line_overrides_the_recipe(recipe_file, tmp_path):
+    stage = sft.prepare(["--config", recipe_file(), "--max_steps", "9", "--shuffle_options"])
+    assert stage.training.max_steps == 9 and stage.training.learning_rate == 0.01
+    assert stage.config["shuffle_options"] is True and stage.config["max_steps"] == 9
+    assert stage.config.keys() <= recipe.read(recipe.find(recipe_file())).keys() | {"shuffle_options"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_number_in_scientific_notation_is_a_number(recipe_file):
+    assert sft.prepare(["--config", recipe_file(learning_rate="2e-4")]).training.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"lerning_rate": 1}, "unknown key 'lerning_rate' .did you mean 'learning_rate'"),
+        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
+        ({"max_steps": 1.5}, "invalid int value"),
+        ({"max_steps": [1]}, "one value expected"),
+        ({"packing_strategy": "x"}, "none of bfd"),
+        ({"shuffle_options": "perhaps"}, "shuffle_options"),
+        ({"answer_style": "song"}, "none of letter, rationale"),
+        ({"fp16": True, "bf16": True}, "fp16 and bf16"),
+        ({"model_name_or_path": "/no/such"}, "/no/such: no such model folder"),
+        ({"model_name_or_path": None}, "model_name_or_path is not set"),
+        ({"model_name_or_path": "medadapt/no-such-model"}, "medadapt/no-such-model: neither a folder here nor a model"),
+        ({"use_peft": None}, "use_peft"),
+        ({"lora_target_modules": None}, "all-linear"),
+        ({"output_dir": None}, "output_dir is not set"),
+        ({"save_strategy": "no"}, "save_strategy must be"),
+        ({"eval_strategy": "steps"}, "eval_strategy"),
+        ({"sources": None}, "no sources"),
+        ({"sources": ["nowhere.jsonl"]}, "nowhere.jsonl: no such file"),
+        ({"env": "x"}, "'env' must be a mapping"),
+    ],
+)
+def test_bad_recipes_are_refused_in_one_line(recipe_file, tmp_path, changes, complaint):
+    with pytest.raises(InputError, match=complaint) as caught:
+        sft.prepare(["--config", recipe_file(**changes)])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_cpt_refuses_to_cut_passages_off(recipe_file):
+    with pytest.raises(InputError, match="bfd_split"):
+        cpt.prepare(["--config", recipe_file(corpus=["sample"], packing_strategy="bfd")])
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [b\n", ""])
+def test_a_recipe_is_a_mapping(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(InputError, match="bad.yaml"):
+        sft.prepare(["--config", str(tmp_path / "bad.yaml")])
+
+
+def test_an_unknown_recipe_is_told_the_shipped_ones():
+    with pytest.raises(InputError, match="demo_zft: no such recipe.*demo_sft"):
+        sft.prepare(["--config", "demo_zft"])
+
+
+def test_an_unknown_argument_is_refused(recipe_file):
+    with pytest.raises(InputError, match="--lerning_rate"):
+        sft.prepare(["--config", recipe_file(), "--lerning_rate", "1"])
+
+
+def test_from_a_shell_bad_input_is_one_line_and_exit_code_2(recipe_file, tmp_path):
+    path = recipe_file(lerning_rate=1)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainers.sft", "--config", path], capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if "kernels" not in line]  # bitsandbytes' own remark
+    assert len(said) == 1 and said[0].startswith(f"medadapt: {path}: unknown key 'lerning_rate' (did you mean")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_have_known_keys_and_a_launch_line(path, base, monkeypatch):
+    stage = path.stem.rpartition("_")[2]
+    head = path.read_text().split("\n\n")[0]
+    assert f"-m trainers.{stage} --config trainers/recipes/{path.name}" in head
+    monkeypatch.setattr("trainers.data.sft_examples", lambda *_: _no_examples())
+    monkeypatch.setattr("trainers.data.cpt_examples", lambda *_: _no_examples())
+    on_cpu = ["--model_name_or_path", base, "--fp16", "false", "--bf16", "false", "--optim", "adamw_torch"]
+    {"sft": sft, "cpt": cpt, "msft": msft}[stage].prepare(["--config", str(path), *on_cpu])
+
+
+def _no_examples():
+    from trainers.data import Examples
+
+    return Examples([{"prompt": "a", "completion": "b"}], {"used": 1}, {})
+
+
+def test_recipes_set_the_environment(recipe_file, monkeypatch):
+    monkeypatch.delenv("TRAINERS_TEST", raising=False)
+    sft.prepare(["--config", recipe_file(env={"TRAINERS_TEST": 1})])
+    assert os.environ["TRAINERS_TEST"] == "1"
+
+
+def test_demo_recipes_read_the_sample():
+    for path in recipe.RECIPES.glob("demo_[sc]*.yaml"):
+        assert yaml.safe_load(path.read_text())["env"] == {"MEDTASKS_DATA": "sample"}, path

@@ -1,0 +1,200 @@
+"""A run from recipe to adapter: it learns, from the answer alone, and comes out the same after a kill."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medtasks import models
+from medtasks.errors import InputError
+from trainers import cpt, run_folder, sft, stage
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def train(path, *arguments) -> Path:
+    assert sft.main(["--config", path, *arguments]) == 0
+    return Path(read_json(path)["output_dir"])
+
+
+def test_it_learns_what_it_is_shown(recipe_file, base):
+    out = train(recipe_file(max_steps=60, save_steps=30, lora_dropout=0.0, learning_rate=0.02))
+    losses = [entry["loss"] for entry in read_json(out / "loss.json")]
+    assert len(losses) == 60 and losses[0] > 3 and losses[-1] < 0.3
+    assert {path.name for path in out.iterdir()} == {
+        ".lock",
+        "adapter",
+        "loss.json",
+        "loss.png",
+        "cost.json",
+        "run.json",
+        "training.json",
+    }
+    done = read_json(out / "training.json")
+    assert done["steps"] == 60 and done["final_loss"] == losses[-1] and done["data"]["counts"]["used"] == 16
+    card = read_json(out / "adapter" / models.ADAPTER_CARD)
+    assert card["base_fingerprint"] == models.fingerprint(base) and card["stage"] == "sft"
+    models.check_adapter(str(out / "adapter"), base)
+    cost = read_json(out / "cost.json")
+    assert cost["attempts"] == 1 and cost["tokens_seen"] > 60 * 4 * 40 and cost["device"] == "1 x cpu"
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_only_the_answer_counts(recipe_file, chat):
+    prepared = sft.prepare(["--config", recipe_file(chat=chat)])
+    trainer = stage._build(prepared)
+    tokenizer = trainer.processing_class
+    for row, encoded in zip(prepared.examples.rows, trainer.train_dataset, strict=True):
+        learned = [token for token in encoded["labels"] if token != -100]
+        assert encoded["labels"][-len(learned) :] == learned == encoded["input_ids"][-len(learned) :]
+        answer = row["completion"][0]["content"] + "<|im_end|>\n" if chat else row["completion"] + "<|endoftext|>"
+        assert tokenizer.decode(learned) == answer
+
+
+def test_passages_are_packed_without_loss(recipe_file, write_jsonl, make_item):
+    passages = [{"id": n, "title": f"Title {n}", "text": make_item(n)["question"] * (1 + n)} for n in range(6)]
+    prepared = cpt.prepare(["--config", recipe_file(corpus=[write_jsonl(passages, "corpus.jsonl")])])
+    trainer = stage._build(prepared)
+    packed = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    tokenizer = trainer.processing_class
+    assert packed == sum(len(tokenizer(row["text"])["input_ids"]) + 1 for row in prepared.examples.rows)
+    assert max(len(row["input_ids"]) for row in trainer.train_dataset) <= 64
+
+
+def test_the_adapter_learns_in_float32(recipe_file):
+    trainer = stage._build(sft.prepare(["--config", recipe_file(dtype="bfloat16")]))
+    kinds = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
+    assert kinds == {"torch.float32"} and list(trainer.model.peft_config) == ["default"]
+
+
+def test_a_killed_run_resumes_to_the_same_bits(recipe_file, tmp_path):
+    settings = {"max_steps": 24, "save_steps": 5, "logging_steps": 3, "gradient_accumulation_steps": 2}
+    whole = train(recipe_file("whole.yaml", output_dir=str(tmp_path / "whole"), **settings))
+    path = recipe_file("killed.yaml", output_dir=str(tmp_path / "killed"), **settings)
+    out = tmp_path / "killed"
+    program = "import sys, time; from trainers import report, sft\n"
+    program += "report.LogAtCheckpoint.on_step_begin = lambda *a, **k: time.sleep(0.2)\n"
+    program += f"sft.main(['--config', {path!r}])"
+    process = subprocess.Popen([sys.executable, "-c", program], env=os.environ, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "checkpoint-10" / "trainer_state.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "training.json").exists() and not (out / "adapter").exists()
+    # and the newest checkpoint is one that was being written
+    broken = out / "checkpoints" / "checkpoint-20"
+    shutil.rmtree(broken, ignore_errors=True)
+    shutil.copytree(out / "checkpoints" / "checkpoint-10", broken)
+    weights = broken / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    train(path)
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "loss.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert read_json(out / "cost.json")["attempts"] == 2
+    assert read_json(out / "cost.json")["tokens_seen"] == read_json(whole / "cost.json")["tokens_seen"]
+    ours, theirs = (read_json(folder / "training.json") for folder in (out, whole))
+    for record in (ours, theirs):
+        record["config"].pop("output_dir")
+    assert ours == theirs
+
+
+def test_a_run_killed_before_its_adapter_was_written_needs_no_training(recipe_file, monkeypatch):
+    path = recipe_file(keep_checkpoints=True)
+    out = train(path)
+    before = (out / "adapter" / "adapter_model.safetensors").read_bytes()
+    (out / "training.json").unlink()
+    shutil.rmtree(out / "adapter")
+    monkeypatch.setattr(stage, "_build", lambda _: pytest.fail("trained again"))
+    train(path)
+    assert (out / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_says_so(recipe_file, capsys, monkeypatch):
+    path = recipe_file()
+    train(path)
+    monkeypatch.setattr(stage, "_build", lambda _: pytest.fail("trained again"))
+    train(path, "--save_total_limit", "1")
+    assert "is finished already" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused_unless_it_may_overwrite(recipe_file, capsys):
+    path = recipe_file()
+    out = train(path)
+    with pytest.raises(InputError, match="another run .max_steps was 6, now 3"):
+        train(path, "--max_steps", "3")
+    train(path, "--max_steps", "3", "--overwrite")
+    assert read_json(out / "training.json")["steps"] == 3
+
+
+def test_other_data_is_another_run(recipe_file, write_jsonl, make_item):
+    path = recipe_file()
+    train(path)
+    write_jsonl([make_item(n) for n in range(12)])
+    with pytest.raises(InputError, match="data_fingerprint was"):
+        train(path)
+
+
+def test_two_writers_are_refused(recipe_file, tmp_path):
+    path = recipe_file()
+    with run_folder.claim(tmp_path / "out", {"config": {}}, False):
+        with pytest.raises(InputError, match="another process is training into it"):
+            train(path)
+        assert (tmp_path / "out" / ".lock").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_someone_else_is_left_alone(recipe_file, tmp_path):
+    (tmp_path / "out" / "adapter").mkdir(parents=True)
+    (tmp_path / "out" / "adapter" / "adapter_config.json").touch()
+    with pytest.raises(InputError, match="not a run of ours"):
+        train(recipe_file())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["adapter"]
+
+
+def test_settings_that_do_not_go_together_leave_nothing(recipe_file, tmp_path):
+    with pytest.raises(InputError, match="do not go together.*no_such_layer"):
+        train(recipe_file(lora_target_modules="no_such_layer"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(recipe_file, monkeypatch):
+    from trl import SFTTrainer
+
+    honest = SFTTrainer.compute_loss
+
+    def explode(self, *args, **kwargs):
+        loss = honest(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 3 else loss
+
+    path = recipe_file(logging_steps=100)
+    monkeypatch.setattr(SFTTrainer, "compute_loss", explode)
+    with pytest.raises(InputError, match="the gradient is not finite at step 4; lower learning_rate"):
+        train(path)
+    out = Path(read_json(path)["output_dir"])
+    assert not (out / "training.json").exists() and run_folder.last_checkpoint(out)[1]["global_step"] == 2
+    monkeypatch.undo()
+    train(path)
+    assert read_json(out / "training.json")["steps"] == 6
+
+
+def test_the_loss_is_the_mean_over_answer_tokens(recipe_file):
+    import torch
+
+    trainer = stage._build(sft.prepare(["--config", recipe_file(lora_dropout=0.0)]))
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    logits = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    labels = batch["labels"][:, 1:].flatten()
+    assert (labels != -100).sum() == 2 * len(batch["labels"])  # a letter and the end, each
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels))

@@ -1,0 +1,128 @@
+"""What a run leaves to look at: its loss as JSON and plot, its cost, and a stop where the loss is no number."""
+
+import json
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from medtasks import files
+from medtasks.errors import InputError
+
+LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+
+
+class DivergenceGuard(TrainerCallback):
+    """Stop before a gradient that is not finite reaches the weights, naming the step.
+
+    Under fp16 the loss alone counts: infinite gradients are how its loss scaling finds its scale, and such steps are
+    skipped anyway.
+    """
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        if args.fp16:
+            return
+        finite = [p.grad.isfinite().all() for p in model.parameters() if p.grad is not None]
+        if not all(finite):
+            self._stop("the gradient", state.global_step + 1)
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if not math.isfinite(logs.get("loss", 0.0)):
+            self._stop("the loss", state.global_step)
+
+    def _stop(self, what: str, step: int):
+        raise InputError(
+            f"{what} is not finite at step {step}; lower learning_rate or max_grad_norm, train in bf16 or fp32 rather "
+            "than fp16, or look for a broken example, and start again with 'overwrite: true'"
+        )
+
+
+class LogAtCheckpoint(TrainerCallback):
+    """Log wherever a checkpoint is written: a resumed run counts its mean loss from there, so both log the same."""
+
+    def on_step_end(self, args, state, control, **_):
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
+
+
+class CostMeter(TrainerCallback):
+    """Keep ``cost.json`` up to date at every checkpoint, over all attempts of a run.
+
+    ``wall_seconds`` from loading the model on, ``train_seconds`` in the training loop, ``peak_memory_bytes`` of
+    the accelerator (of the process, on a CPU), ``tokens_seen`` in all epochs, ``device``, ``attempts``.
+    """
+
+    def __init__(self, path: Path, started: float, device):
+        self.path, self.started, self.device = path, started, device
+        self.before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.looped = None
+
+    def on_train_begin(self, args, state, control, **_):
+        self.looped = time.monotonic()
+
+    def on_save(self, args, state, control, **_):
+        if not state.is_world_process_zero:
+            return
+        now = time.monotonic()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        name = "cpu"
+        if self.device.type == "cuda":
+            import torch
+
+            memory, name = torch.cuda.max_memory_allocated(self.device), torch.cuda.get_device_name(self.device)
+        cost = {
+            "wall_seconds": round(self.before.get("wall_seconds", 0) + now - self.started, 1),
+            "train_seconds": round(self.before.get("train_seconds", 0) + now - self.looped, 1),
+            "peak_memory_bytes": max(self.before.get("peak_memory_bytes", 0), memory),
+            "tokens_seen": state.num_input_tokens_seen,
+            "device": f"{args.world_size} x {name}",
+            "attempts": self.before.get("attempts", 0) + 1,
+        }
+        files.write_json(self.path, cost)
+
+
+def loss_history(log_history: list[dict]) -> list[dict]:
+    """The logged training steps: ``step, epoch, loss, learning_rate, grad_norm`` (None where it was not finite).
+
+    No times, so an interrupted run and an undisturbed one leave the same history.
+    """
+
+    def number(value):
+        return value if value is not None and math.isfinite(value) else None
+
+    return [{key: number(entry.get(key)) for key in LOGGED} for entry in log_history if "loss" in entry]
+
+
+def write_loss(history: list[dict], out: Path, title: str) -> None:
+    """Write ``loss.json`` and ``loss.png`` into ``out``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    files.write_json(out / "loss.json", history)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(title=title, xlabel="step", ylabel="training loss")
+    steps, losses = [entry["step"] for entry in history], [entry["loss"] for entry in history]
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.plot(steps, losses, color="tab:blue", alpha=0.4, linewidth=1, label="logged")
+    axes.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="smoothed")
+    rate = axes.twinx()
+    rate.plot(steps, [entry["learning_rate"] for entry in history], color="tab:gray", linewidth=1, linestyle=":")
+    rate.set_ylabel("learning rate (dotted)")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right")
+    with files.atomic_write(out / "loss.png", "wb") as f:
+        figure.savefig(f, format="png", dpi=120)
+
+
+def smoothed(values: list[float], weight: float = 0.8) -> list[float]:
+    """Exponential moving average without the pull of its start (Kingma & Ba 2015, arXiv:1412.6980, section 3)."""
+    mean, means = 0.0, []
+    for n, value in enumerate(values, 1):
+        mean = weight * mean + (1 - weight) * value
+        means.append(mean / (1 - weight**n))
+    return means

@@ -1,0 +1,150 @@
+"""A run's ``output_dir``: one writer, one configuration, checkpoints to resume from, and a mark when it is finished."""
+
+import json
+import shutil
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medtasks import files
+from medtasks.errors import InputError
+
+RUN, FINISHED, CHECKPOINTS, LOCK = "run.json", "training.json", "checkpoints", ".lock"
+OURS = (FINISHED, "adapter", "merged", CHECKPOINTS, "loss.json", "loss.png", "cost.json", RUN)
+"""What a run leaves, in the order in which it may be removed."""
+
+INERT = {
+    "output_dir",
+    "model_name_or_path",  # the base's fingerprint counts
+    "adapter",  # its hash counts
+    "merge",
+    "keep_checkpoints",
+    "overwrite",
+    "save_total_limit",
+    "dataset_num_proc",
+    "dataloader_num_workers",
+    "disable_tqdm",
+    "log_level",
+    "report_to",
+    "run_name",
+}
+"""Keys that change nothing in what is learned: a run may be continued with other values."""
+
+
+@dataclass
+class RunArguments:
+    """What the run starts from and what it leaves."""
+
+    _argument_group_name = "run"
+
+    adapter: str | None = field(
+        default=None, metadata={"help": "An adapter folder to train on from, instead of a new adapter."}
+    )
+    merge: bool = field(default=False, metadata={"help": "Also write base + adapter as a plain model to merged/."})
+    keep_checkpoints: bool = field(default=False, metadata={"help": "Keep checkpoints/ after the run is finished."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace what another configuration left in output_dir."})
+
+
+def identity(config: dict, **parts) -> dict:
+    """What makes two runs the same run: the configuration less :data:`INERT`, and ``parts`` (fingerprints)."""
+    return {"config": {key: value for key, value in sorted(config.items()) if key not in INERT}, **parts}
+
+
+@contextmanager
+def claim(out: Path, run: dict, overwrite: bool):
+    """Hold ``out`` for this process alone; a folder in which nothing was begun is left as it was found.
+
+    Raises:
+        InputError: another process holds it, it belongs to another run and ``overwrite`` is false, or it cannot be
+            written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / LOCK)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"{out}: another process is training into it; wait for it or give another output_dir"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give another output_dir") from error
+    try:
+        _check_owner(out, run, overwrite)
+        yield
+    finally:
+        if not (out / RUN).exists():
+            _leave_as_found(out)
+        lock.release()
+
+
+def begin(out: Path, run: dict) -> None:
+    """Record whose folder this is."""
+    files.write_json(out / RUN, json.loads(json.dumps(run)))
+
+
+def finished(out: Path) -> bool:
+    """Whether the run in ``out`` came to its end."""
+    return (out / FINISHED).is_file()
+
+
+def last_checkpoint(out: Path) -> tuple[Path | None, dict]:
+    """The newest complete checkpoint and its trainer state; half-written ones are removed. (None, {}) where none is."""
+    found = [folder for folder in (out / CHECKPOINTS).glob("checkpoint-*") if folder.name.rpartition("-")[2].isdigit()]
+    for folder in sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True):
+        if (state := _complete_state(folder)) is not None:
+            return folder, state
+        shutil.rmtree(folder)
+    return None, {}
+
+
+def _complete_state(checkpoint: Path) -> dict | None:
+    """The trainer state of a checkpoint all of whose files are whole, else None. The state is written last."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return None
+    torch_files = [file for file in checkpoint.iterdir() if file.suffix in (".pt", ".pth", ".bin")]
+    return state if all(zipfile.is_zipfile(file) for file in torch_files) else None
+
+
+def _check_owner(out: Path, run: dict, overwrite: bool) -> None:
+    """Raise, or clear the folder, if it holds another run's files."""
+    if not (out / RUN).exists():
+        for path in (out / name for name in OURS):
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                raise InputError(f"{path}: is there, but no {RUN}, so not a run of ours; give another output_dir")
+        return
+    before = json.loads((out / RUN).read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(run))
+    if before == now:
+        return
+    if not overwrite:
+        raise InputError(
+            f"{out}: belongs to another run ({_difference(before, now)}); give another output_dir, or "
+            "'overwrite: true' to replace it"
+        )
+    for name in OURS:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _difference(before: dict, now: dict) -> str:
+    """The first thing in which two runs differ, in words."""
+    flat = [{**run["config"], **{key: value for key, value in run.items() if key != "config"}} for run in (before, now)]
+    key = next(key for key in sorted(flat[0].keys() | flat[1].keys()) if flat[0].get(key) != flat[1].get(key))
+    return f"{key} was {flat[0].get(key, 'not set')}, now {flat[1].get(key, 'not set')}"
+
+
+def _leave_as_found(out: Path) -> None:
+    (out / LOCK).unlink(missing_ok=True)
+    for folder in (out / CHECKPOINTS, out):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
