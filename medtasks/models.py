@@ -26,11 +26,17 @@ def folder(model: str | Path, revision: str | None = None) -> Path:
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise InputError(f"{model}: no such model folder")
     from huggingface_hub import hf_hub_download
+
+    return Path(_from_hub(model, hf_hub_download, filename="config.json", revision=revision)).parent
+
+
+def _from_hub(model: str, fetch, **arguments) -> str:
+    """What ``fetch`` brings of a Hub model; any failure becomes one line that names the model and the mend."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from huggingface_hub.utils import HFValidationError
 
     try:
-        return Path(hf_hub_download(model, "config.json", revision=revision)).parent
+        return fetch(model, **arguments)
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -50,7 +56,8 @@ def fingerprint(model: str | Path, revision: str | None = None) -> str:
     if not weights and not Path(model).expanduser().is_dir():
         from huggingface_hub import snapshot_download
 
-        path = Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        wanted = ["*.json", "*.safetensors"]
+        path = Path(_from_hub(model, snapshot_download, revision=revision, allow_patterns=wanted))
         weights = sorted(path.glob("*.safetensors"))
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     for volatile in ("_name_or_path", "transformers_version"):

@@ -83,8 +83,17 @@ def _index(study: Study, name: str, out: Path, common: dict) -> Step:
 def _training(study: Study, name: str, out: Path, common: dict) -> Step:
     training = study.trainings[name]
     folder = out / "trainings" / name
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *training.launch, "-m", f"trainers.{training.stage}"]
-    command += ["--config", training.recipe, "--model_name_or_path", study.base, "--output_dir", str(folder)]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *training.launch]
+    command += [
+        "-m",
+        f"trainers.{training.stage}",
+        "--config",
+        training.recipe,
+        "--model_name_or_path",
+        study.base,
+        "--output_dir",
+        str(folder),
+    ]
     command += _flags(training.overrides)
     recipe = Path(training.recipe)
     contents = {file.name: sha256_file(file) for file in [recipe, *_named_recipes(recipe)]}
