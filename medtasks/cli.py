@@ -178,8 +178,8 @@ def _check_model(model: str, model_args: dict) -> None:
 def _find_tasks(args: argparse.Namespace, names: list[str]) -> None:
     """Set ``args.include_path`` so that lm-eval finds ``names``, loading its 14,000 own tasks only where asked for.
 
-    Some of our names (medmcqa, pubmedqa) are also lm-eval's. Ours win where a task of ours is asked for; a run of
-    lm-eval's tasks alone (``multimedqa``, say) sees lm-eval's own and nothing of ours.
+    Some of our names (medmcqa, pubmedqa) are also lm-eval's. Ours win where a task of ours is asked for, which is said
+    aloud; a run of lm-eval's tasks alone (``multimedqa``, say) sees lm-eval's own and nothing of ours.
 
     Raises:
         InputError: a name that neither we nor lm-eval nor ``--include_path`` know.
@@ -187,10 +187,17 @@ def _find_tasks(args: argparse.Namespace, names: list[str]) -> None:
     import lm_eval.tasks
     from lm_eval.tasks import TaskManager
 
-    ours = _our_tasks()
-    foreign = [name for name in names if not ours.match_tasks([name])]
-    if not foreign and not args.include_path:
-        args.include_path = str(TASKS_DIR)
+    foreign = require_tasks(names, args.include_path)
+    if len(foreign) == len(names):
+        return
+    args.include_path = _include_path(args)
+    if foreign:
+        shared = sorted(set(_our_tasks().all_tasks) & set(TaskManager().all_tasks))
+        logging.getLogger("lm_eval").warning(
+            "%s are ours in this run, inside lm-eval's groups too; run its groups alone to have its own",
+            ", ".join(shared),
+        )
+    elif len(args.include_path) == 1:
 
         class OurTaskManager(TaskManager):
             """lm-eval's manager without its own tasks: 3 ms instead of seconds."""
@@ -199,16 +206,28 @@ def _find_tasks(args: argparse.Namespace, names: list[str]) -> None:
                 super().__init__(*arguments, include_defaults=include_defaults, **keywords)
 
         lm_eval.tasks.TaskManager = OurTaskManager
-        return
-    if len(foreign) < len(names) or args.include_path:
-        args.include_path = _include_path(args)
-    everything = TaskManager(include_path=args.include_path)
+
+
+def require_tasks(names: list[str], include_path: str | None = None) -> list[str]:
+    """Those of ``names`` (patterns, YAML files and folders included) that are not ours; all must exist.
+
+    Raises:
+        InputError: a name that neither we nor lm-eval nor the folder ``include_path`` know.
+    """
+    ours = _our_tasks()
+    foreign = [name for name in names if not ours.match_tasks([name])]
+    if not foreign:
+        return []
+    from lm_eval.tasks import TaskManager
+
+    theirs = TaskManager(include_path=include_path)
     for name in foreign:
-        if not everything.match_tasks([name]) and not Path(name).exists():
+        if not theirs.match_tasks([name]) and not Path(name).exists():
+            known = [*ours.all_tasks, *theirs.all_tasks]
             raise InputError(
-                f"unknown task '{name}'{_did_you_mean(name, everything.all_tasks)}; `medadapt ls` lists ours, "
-                "`medadapt ls tasks` all"
+                f"unknown task '{name}'{_did_you_mean(name, known)}; `medadapt ls` lists ours, `medadapt ls tasks` all"
             )
+    return foreign
 
 
 def _include_path(args: argparse.Namespace) -> list[str]:

