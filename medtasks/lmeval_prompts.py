@@ -8,14 +8,12 @@ from medtasks import mcq
 
 def medmcqa(item: dict) -> str:
     """Prompt of lm-eval's `medmcqa`: as ours, with a line ``Choices:`` before the options."""
-    options = "\n".join(f"{letter}. {option}" for letter, option in zip(mcq.LETTERS, item["options"], strict=False))
-    return f"Question: {item['question']}\nChoices:\n{options}\nAnswer:"
+    return "\n".join([f"Question: {item['question']}", "Choices:", *mcq.option_lines(item), "Answer:"])
 
 
 def mmlu(item: dict) -> str:
     """Prompt of lm-eval's `mmlu_*` (without the subject's description, which the task adds): no ``Question:`` label."""
-    options = "\n".join(f"{letter}. {option}" for letter, option in zip(mcq.LETTERS, item["options"], strict=False))
-    return f"{item['question']}\n{options}\nAnswer:"
+    return "\n".join([item["question"], *mcq.option_lines(item), "Answer:"])
 
 
 def pubmedqa(item: dict) -> str:

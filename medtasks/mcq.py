@@ -23,9 +23,14 @@ def render(item: dict, passages: Sequence[dict] = ()) -> str:
     """
     lines = [f"Abstract: {item['context']}"] if item.get("context") else []
     lines.append(f"Question: {item['question']}")
-    lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, item["options"], strict=False)]
+    lines += option_lines(item)
     lines.append("Answer:")
     return passage_block(passages) + "\n".join(lines)
+
+
+def option_lines(item: dict) -> list[str]:
+    """``A. <option>`` and so on, one an option."""
+    return [f"{letter}. {option}" for letter, option in zip(LETTERS, item["options"], strict=False)]
 
 
 def passage_block(passages: Sequence[dict]) -> str:

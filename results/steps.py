@@ -130,11 +130,16 @@ def _evaluation(study: Study, name: str, out: Path, common: dict, keys: dict[str
         ",".join(study.tasks),
         "--log_samples",
         "--output_path",
-        str(out / "runs" / f".{name}.output"),
+        str(_output(out / "runs" / name)),
     ]
     command += _flags(study.run_args)
     key = sha256_json([command[3:], common, {need: keys[need] for need in needs}])
     return Step(f"eval-{name}", "evaluation", command, key, out / "runs" / name / runs.PREDICTIONS, tuple(needs))
+
+
+def _output(run: Path) -> Path:
+    """Where lm-eval writes before its output becomes the run folder ``run``."""
+    return run.with_name(f".{run.name}.output")
 
 
 def _flags(options: dict) -> list[str]:
@@ -198,7 +203,7 @@ def _execute(step: Step, study: Study, out: Path) -> int:
         print(f"{step.name}: what it depends on has changed, so it is made again", flush=True)
         shutil.rmtree(step.output.parent)
     record.unlink(missing_ok=True)
-    output = out / "runs" / f".{step.name.removeprefix('eval-')}.output"
+    output = _output(step.output.parent)
     if step.kind == "evaluation":
         shutil.rmtree(output, ignore_errors=True)
     code = subprocess.run(step.command, env=environment(study), check=False).returncode
