@@ -22,7 +22,7 @@ HARNESS = {
     "ls": "list our tasks; `ls tasks|groups|subtasks|tags` lists lm-eval's too",
     "validate": "check that tasks exist and load",
 }
-HF_MODELS = ("hf", "hf-auto", "huggingface")
+HF_MODELS = ("hf", "hf-auto", "huggingface", "hf-mcq")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,7 +100,7 @@ def harness(name: str, argv: list[str]) -> int:
 
 
 def register_models() -> None:
-    """Register the models that installed packages offer as ``lm_eval.models`` entry points, `rag` among them."""
+    """Register the models that installed packages offer as ``lm_eval.models`` entry points (`hf-mcq`, `rag`)."""
     import lm_eval.models  # noqa: F401  the built-in models first, or they disappear
     from lm_eval.api.registry import model_registry
 
@@ -162,7 +162,7 @@ def _prepare_run(args: argparse.Namespace) -> None:
 
 def _check_model(model: str, model_args: dict) -> None:
     """The base must be there, and an adapter must belong to it: said now in one line, not later in a traceback."""
-    inner = str(model_args.get("inner", "hf")) if model == "rag" else model
+    inner = str(model_args.get("inner", "hf-mcq")) if model == "rag" else model
     base = model_args.get("pretrained")
     if inner not in HF_MODELS or "gguf_file" in model_args:
         return
