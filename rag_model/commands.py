@@ -75,7 +75,7 @@ def _build(options: argparse.Namespace) -> int:
     print(f"{options.out}: {'index built' if changed else 'the index is already complete, nothing to do'}")
     print(_described(meta))
     print(f'look something up: medadapt index query {options.out} "first-line treatment of asthma"')
-    print(f"answer with it:    --model rag --model_args inner=hf,pretrained=MODEL,index={options.out},k=3")
+    print(f"answer with it:    --model rag --model_args pretrained=MODEL,index={options.out},k=3")
     return 0
 
 

@@ -1,6 +1,6 @@
 """The harness model ``rag``: any other harness model, answering with passages that were looked up.
 
-``lm_eval --model rag --model_args inner=hf,pretrained=MODEL,index=DIR,k=3 --tasks medqa``
+``lm_eval --model rag --model_args pretrained=MODEL,index=DIR,k=3 --tasks medqa``
 """
 
 import dataclasses
@@ -22,7 +22,9 @@ from rag_model.retrieve import Retriever
 
 logger = logging.getLogger(__name__)
 
-NOT_PART_OF_THE_ANSWER = ("batch_size", "max_batch_size", "device")
+NOT_PART_OF_THE_ANSWER = ("batch_size", "max_batch_size", "max_batch_tokens", "compile_layers", "device")
+ROOM_FOR_A_BYTE = 2
+"""Tokens that a byte of text becomes at most, normalization included; a text short by this need not be tokenized."""
 DEFAULT_MAX_GEN_TOKS = 256
 """lm-eval's, where a model names none."""
 CACHED_ROWS = "passages:"
@@ -37,7 +39,7 @@ class RAG(LM):
 
     Args:
         index: folder of the index.
-        inner: lm-eval's name of the model that answers.
+        inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm``, ...
         k: passages an item gets.
         search: ``exact`` or ``chroma`` (see :class:`rag_model.retrieve.Retriever`).
         embedder: where the index's embedder lies, if not where it lay at the build.
@@ -54,7 +56,7 @@ class RAG(LM):
     def __init__(
         self,
         index: str | None = None,
-        inner: str = "hf",
+        inner: str = "hf-mcq",
         k: int = 3,
         search: str = "exact",
         embedder: str | Embedder | None = None,
@@ -63,7 +65,7 @@ class RAG(LM):
     ):
         super().__init__()
         if index is None:
-            raise InputError("rag needs an index: --model_args inner=hf,pretrained=MODEL,index=DIR,k=3")
+            raise InputError("rag needs an index: --model_args pretrained=MODEL,index=DIR,k=3")
         if not isinstance(k, int) or k < 0:
             raise InputError(f"k={k}: the number of passages must be a whole number, 0 or more")
         opened = open_index(index)
@@ -185,7 +187,14 @@ class RAG(LM):
             default = getattr(inner, "max_gen_toks", DEFAULT_MAX_GEN_TOKS)
             longest, generated = "", max(normalize_gen_kwargs(r.args[1], default)["max_gen_toks"] for r in group)
         room = inner.max_length - generated - 1  # one for a start token, which some models add only when they answer
-        return lambda prompt: len(inner.tok_encode(prompt + longest)) <= room
+        longest_bytes = ROOM_FOR_A_BYTE * len(longest.encode())
+
+        def fits(prompt: str) -> bool:
+            if longest_bytes + ROOM_FOR_A_BYTE * len(prompt.encode()) <= room:
+                return True
+            return len(inner.tok_encode(prompt + longest)) <= room
+
+        return fits
 
     # What was seen, and --use_cache
 
@@ -284,11 +293,13 @@ def _inner(name: str, arguments: dict) -> LM:
     Raises:
         InputError: lm-eval has no model of this name.
     """
-    import lm_eval.models  # noqa: F401 (fills the registry)
     from lm_eval.api.registry import get_model
 
+    from medtasks.cli import register_models
+
     if name == "rag":
-        raise InputError("inner=rag: rag cannot answer through itself; give hf, vllm or another model")
+        raise InputError("inner=rag: rag cannot answer through itself; give hf-mcq, hf, vllm or another model")
+    register_models()
     try:
         model = get_model(name)
     except ValueError as error:

@@ -25,6 +25,9 @@ from medtasks.files import sha256_file, sha256_json, write_json
 from results import runs
 from results.study import Study
 
+MODEL = "hf-mcq"
+"""The harness model that answers in every variant, inside `rag` too."""
+
 LIBRARIES = (
     "lm_eval",
     "torch",
@@ -114,7 +117,7 @@ def _named_recipes(recipe: Path) -> list[Path]:
 
 def _evaluation(study: Study, name: str, out: Path, common: dict, keys: dict[str, str]) -> Step:
     variant = study.variants[name]
-    model, arguments = "hf", {"pretrained": study.base, **study.model_args}
+    model, arguments = MODEL, {"pretrained": study.base, **study.model_args}
     needs = []
     if variant.training is not None:
         needs.append(f"train-{variant.training}")
@@ -122,7 +125,7 @@ def _evaluation(study: Study, name: str, out: Path, common: dict, keys: dict[str
     if variant.index is not None:
         needs.append(f"index-{variant.index}")
         model = "rag"
-        arguments |= {"inner": "hf", "index": str(out / "indexes" / variant.index), **variant.rag}
+        arguments |= {"inner": MODEL, "index": str(out / "indexes" / variant.index), **variant.rag}
     command = [sys.executable, "-m", "medtasks.cli", "run", "--model", model, "--model_args"]
     command += [f"{key}={value}" for key, value in arguments.items()]
     command += [

@@ -262,6 +262,18 @@ def test_hf_inside_k_0_gives_the_same_numbers(rag, tiny_llama):
     assert nothing["max_length"] == plain["max_length"] == 256
 
 
+def test_hf_mcq_inside_gives_hfs_numbers(rag, tiny_llama):
+    """It is the default, and sees the same prompts with passages."""
+    theirs = evaluate("rag", hf(rag, tiny_llama), limit=4)
+    arguments = {name: value for name, value in hf(rag, tiny_llama).items() if name != "inner"}
+    ours = evaluate("rag", arguments, limit=4)
+    assert ours["config"]["scoring"] == "packed"
+    for a, b in zip(theirs["samples"]["little"], ours["samples"]["little"], strict=True):
+        assert a["arguments"] == b["arguments"] and a["acc"] == b["acc"]
+        for (x, greedy_x), (y, greedy_y) in zip(a["filtered_resps"], b["filtered_resps"], strict=True):
+            assert abs(x - y) < 1e-5 * max(1, abs(x)) and greedy_x == greedy_y
+
+
 def test_passages_are_cut_to_the_models_length(rag, tiny_llama, tmp_path, monkeypatch, caplog):
     asked = asked_of_hf(monkeypatch)
     results = evaluate("rag", hf(rag, tiny_llama, k=3, sidecar=str(tmp_path)))

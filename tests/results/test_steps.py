@@ -134,7 +134,9 @@ def test_plan_orders_the_steps_and_keys_follow_their_inputs(tmp_path, monkeypatc
     training = planned["train-sft"].command
     assert training[-2:] == ["--max_steps", "3"] and "model" in training
     rag = planned["eval-rag"].command
-    assert {"k=5", "inner=hf", "pretrained=model", "--apply_chat_template"} <= set(rag) and "--num_fewshot" not in rag
+    assert {"k=5", "inner=hf-mcq", "pretrained=model", "--apply_chat_template"} <= set(
+        rag
+    ) and "--num_fewshot" not in rag
     assert rag[rag.index("--tasks") + 1] == "medqa,medmcqa"
     again = {step.name: step.key for step in steps.plan(study, Path("out"))}
     assert again == {name: step.key for name, step in planned.items()}
