@@ -11,7 +11,7 @@ from medtasks import cli
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md", "medtasks/scoring/README.md"])
 def test_named_files_and_commands_exist(page):
     text = (ROOT / page).read_text()
     paths = re.findall(r"(?<![\w/.])((?:studies|trainers|medtasks|tests|constraints|results)/[\w./-]+\.\w+)", text)

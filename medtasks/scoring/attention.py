@@ -57,10 +57,6 @@ class Packed:
         """Whether each run sees only itself."""
         return all(len(ranges) == 1 for _, ranges in self.runs)
 
-    @property
-    def stored_length(self) -> int:
-        return sum(root.length for root in self.roots)
-
     def kernel_arguments(self, device: torch.device) -> tuple:
         """``(cumulative query lengths, cumulative key lengths, longest query, longest key, rows of keys or None)``."""
         if device not in self._on_device:
