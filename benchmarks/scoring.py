@@ -3,7 +3,7 @@
     python benchmarks/scoring.py --model MODEL --device cuda --out FILE.json
     python benchmarks/scoring.py --model MODEL --device cuda --num_fewshot 5
     python benchmarks/scoring.py --model MODEL --device cuda --passages 3 --corpus FILE.jsonl.gz
-    python benchmarks/scoring.py --model .models/SmolLM2-135M-Instruct --device cpu --tasks medqa --limit 200
+    python benchmarks/scoring.py --model .models/SmolLM2-135M-Instruct --device cpu --tasks medqa --limit 200 --peers 1
     accelerate launch benchmarks/scoring.py --model MODEL --device cuda --peers none    (each GPU a share of the items)
 
 Both sides get the same requests, weights and precision. Timed is `loglikelihood(requests)`, from text to answers: the
@@ -48,7 +48,7 @@ def main() -> None:
     figures["hf-mcq"] = ours[0] | {
         "batches": model.scorer.batches[-(len(model.scorer.batches) // (1 + arguments.runs)) :]
     }
-    figures["limit"] = _limit(model, requests, arguments)
+    figures["limit"] = _limit(model, requests)
     if figures["limit"]["seconds"]:
         figures["hf-mcq"]["share_of_limit"] = round(figures["limit"]["seconds"] / ours[0]["seconds"], 3)
     _report("hf-mcq", figures["hf-mcq"])
@@ -184,7 +184,7 @@ def _resident(field: str = "VmRSS") -> int:
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
 
-def _limit(model, requests: list, arguments: argparse.Namespace) -> dict:
+def _limit(model, requests: list) -> dict:
     """Tokens of the distinct prompts, each computed in full, and the seconds that their arithmetic takes at least."""
     from medtasks.scoring import tokens
     from medtasks.scoring.scorer import Chunk

@@ -8,6 +8,7 @@ layer (``torch.nn.attention.varlen``; Dao, FlashAttention-2, 2023); elsewhere ea
 """
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,9 +76,8 @@ class Packed:
 
 @dataclass(eq=False)
 class Stored:
-    """Keys and values of a prefix of ``length`` tokens: attention module -> two tensors (length, heads, head_dim)."""
+    """Keys and values of a prefix: attention module -> two tensors (tokens, heads, head_dim)."""
 
-    length: int
     states: dict = field(default_factory=dict)
 
 
@@ -112,7 +112,7 @@ def pack_root(root: Root) -> Packed:
     """The batch that computes a prefix and keeps its keys and values."""
     tokens = root.path.tokens[: root.depth]
     span = (0, root.depth)
-    return Packed(tokens, np.arange(root.depth), [(span, [span])], keep=Stored(root.depth))
+    return Packed(tokens, np.arange(root.depth), [(span, [span])], keep=Stored())
 
 
 def _last_rows(ranges: list[tuple[int, int]], n: int) -> np.ndarray:
@@ -242,9 +242,17 @@ def _varlen(packed, query, key, value, scale, window) -> torch.Tensor:
     if rows is not None:
         key, value = key.index_select(0, rows), value.index_select(0, rows)
     keywords = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0)}
-    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+    if _varlen_names_grouping():
         keywords["enable_gqa"] = query.shape[1] != key.shape[1]
     return varlen_attn(query, key, value, query_starts, key_starts, longest_query, longest_key, **keywords)
+
+
+@functools.cache
+def _varlen_names_grouping() -> bool:
+    """Whether this torch wants to be told of grouped queries (2.11 takes them as they come)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def _one_by_one(packed, query, key, value, scale, window) -> torch.Tensor:

@@ -298,7 +298,7 @@ class Scorer:
         rows = [np.concatenate(parts) for parts in ((begin, a), (begin, b[:-5]), (c, a))]
         try:
             plain = [self._plain_logits(row) for row in rows]
-            tolerance = TOLERANCE.get(min(self.dtype, self._computed, key=lambda dtype: dtype.itemsize), HALF)
+            tolerance = TOLERANCE.get(min(self.dtype, plain[0].dtype, key=lambda dtype: dtype.itemsize), HALF)
             with attention.installed(self.model):
                 for first, budget in ((0, sum(map(len, rows))), (CHECK_TOKENS, CHECK_TOKENS)):
                     paths = [Path(row, first, (i,)) for i, row in enumerate(rows)]
@@ -316,9 +316,7 @@ class Scorer:
 
     def _plain_logits(self, row: np.ndarray) -> torch.Tensor:
         with torch.no_grad(), self.autocast():
-            logits = self.model(attention.to_device(row, self.device)[None], use_cache=False).logits[0]
-        self._computed = logits.dtype
-        return logits.float().cpu()
+            return self.model(attention.to_device(row, self.device)[None], use_cache=False).logits[0].cpu()
 
     def _check_logits(self, paths: list[Path], budget: int) -> Iterator[tuple[int, torch.Tensor]]:
         """The number and the needed logits of each of ``paths``, in batches of ``budget``."""
@@ -327,11 +325,12 @@ class Scorer:
             self._store_roots(units, stored)
             packed = attention.pack(units, stored)
             for path in _paths_of(units):
-                yield path.requests[0], self._logits(packed, packed.place[id(path)]).float().cpu()
+                yield path.requests[0], self._logits(packed, packed.place[id(path)]).cpu()
 
 
 def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """How far two (positions, vocabulary) logits lie apart, relative to their spread, where they do most."""
+    ours, theirs = ours.float(), theirs.float()
     return float(((ours - theirs).std(dim=-1) / theirs.std(dim=-1)).max())
 
 

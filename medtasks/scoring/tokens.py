@@ -34,16 +34,12 @@ def encode_pairs(lm, pairs: Sequence[Pair]) -> list[Tokens]:
     contexts = dict.fromkeys(context for context, _ in pairs)
     contexts = dict(zip(contexts, _encode(lm, list(contexts)), strict=True))
     tails = _tails(lm, contexts)
-    wanted = dict.fromkeys((tails[context], continuation) for context, continuation in pairs if context in tails)
+    wanted = dict.fromkeys((tails[context][0], continuation) for context, continuation in pairs if context in tails)
     ends = dict(zip(wanted, _plain(lm, [tail + continuation for tail, continuation in wanted]), strict=True))
-    size = {
-        tail: len(tokens)
-        for tail, tokens in zip(set(tails.values()), _plain(lm, list(set(tails.values()))), strict=True)
-    }
 
     def short(context: str, continuation: str) -> list[int]:
-        tail = tails[context]
-        return ends[tail, continuation][size[tail] :]
+        tail, size = tails[context]
+        return ends[tail, continuation][size:]
 
     sample = [pair for pair in pairs if pair[0] in tails]
     sample = sample[:: max(1, len(sample) // CHECKED)]
@@ -72,8 +68,8 @@ def _without_trailing_space(context: str, continuation: str) -> Pair:
     return stripped, context[len(stripped) :] + continuation
 
 
-def _tails(lm, contexts: dict[str, list[int]]) -> dict[str, str]:
-    """The last line of each context whose tokens, alone, are those that end the context; no others."""
+def _tails(lm, contexts: dict[str, list[int]]) -> dict[str, tuple[str, int]]:
+    """The last line, and how many tokens it has, of each context that these tokens end; no other contexts."""
     if not getattr(lm.tokenizer, "is_fast", False):
         return {}
     last = {}
@@ -84,7 +80,7 @@ def _tails(lm, contexts: dict[str, list[int]]) -> dict[str, str]:
     distinct = list(dict.fromkeys(last.values()))
     tokens = dict(zip(distinct, _plain(lm, distinct), strict=True))
     return {
-        context: tail
+        context: (tail, len(tokens[tail]))
         for context, tail in last.items()
         if tokens[tail] and contexts[context][-len(tokens[tail]) :] == tokens[tail]
     }

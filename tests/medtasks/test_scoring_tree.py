@@ -90,7 +90,7 @@ def test_packed_runs_see_exactly_their_own_path(seed, budget):
     """Each row of keys is labelled by the token that stands there: what a path's last row sees must spell the path."""
     for units in tree.batches(tree.build(random_paths(seed)), budget):
         roots = list(dict.fromkeys(unit.root for unit in units if unit.root))
-        stored = {root: attention.Stored(root.depth) for root in roots}
+        stored = {root: attention.Stored() for root in roots}
         packed = attention.pack(units, stored)
         rows = np.concatenate([*(root.path.tokens[: root.depth] for root in roots), packed.tokens])
         offset = len(rows) - len(packed.tokens)
