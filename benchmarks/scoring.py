@@ -4,6 +4,7 @@
     python benchmarks/scoring.py --model MODEL --device cuda --num_fewshot 5
     python benchmarks/scoring.py --model MODEL --device cuda --passages 3 --corpus FILE.jsonl.gz
     python benchmarks/scoring.py --model .models/SmolLM2-135M-Instruct --device cpu --tasks medqa --limit 200 --peers 1
+        --dtype float32 --reorder_weights True    (or nothing, for bfloat16)
     accelerate launch benchmarks/scoring.py --model MODEL --device cuda --peers none    (each GPU a share of the items)
 
 Both sides get the same requests, weights and precision. Timed is `loglikelihood(requests)`, from text to answers: the
@@ -90,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peer_runs", type=int, default=RUNS)
     parser.add_argument("--max_batch_tokens", default="auto")
     parser.add_argument("--compile_layers", default="auto")
+    parser.add_argument("--reorder_weights", default="auto")
     parser.add_argument("--fp32", action="store_true", help="also compare the answers with float32's")
     parser.add_argument("--out")
     return parser.parse_args()
@@ -108,8 +110,9 @@ def _load(name: str, arguments: argparse.Namespace, dtype: str | None = None, **
 
         return VLLM(**keywords | {"batch_size": "auto", "max_model_len": 4096, "gpu_memory_utilization": 0.6})
     budget = arguments.max_batch_tokens
-    compiled = {"True": True, "False": False}.get(arguments.compile_layers, arguments.compile_layers)
-    return HFMCQ(**keywords, max_batch_tokens=budget if budget == "auto" else int(budget), compile_layers=compiled)
+    for name in ("compile_layers", "reorder_weights"):
+        keywords[name] = {"True": True, "False": False}.get(value := getattr(arguments, name), value)
+    return HFMCQ(**keywords, max_batch_tokens=budget if budget == "auto" else int(budget))
 
 
 def _requests(arguments: argparse.Namespace, model) -> list:

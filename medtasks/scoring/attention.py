@@ -4,7 +4,8 @@ A packed batch is one row of tokens. Each of its runs attends to itself, causall
 :mod:`medtasks.scoring.tree`), some of which lie in stored prefixes. Positions are given, so rotary and learned position
 embeddings come out as in a row of its own. On a GPU in half precision one variable-length flash attention call serves a
 layer (``torch.nn.attention.varlen``; Dao, FlashAttention-2, 2023); elsewhere each run is one call of
-``scaled_dot_product_attention``, which is exact in every precision.
+``scaled_dot_product_attention``, which is exact in every precision; on a CPU all runs below one prefix attend to it in one
+call.
 """
 
 import contextlib
@@ -219,7 +220,12 @@ def attention(
         key = torch.cat([*(root.states[module][0] for root in packed.roots), key])
         value = torch.cat([*(root.states[module][1] for root in packed.roots), value])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend = _varlen if _varlen_can(query, value) else _one_by_one
+    if _varlen_can(query, value):
+        attend = _varlen
+    elif _two_parts_can(packed, query, value, sliding_window):
+        attend = _in_two_parts
+    else:
+        attend = _one_by_one
     return attend(packed, query, key, value, scale, sliding_window)[None], None
 
 
@@ -253,6 +259,53 @@ def _varlen_names_grouping() -> bool:
     from torch.nn.attention.varlen import varlen_attn
 
     return "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def _two_parts_can(packed: Packed, query: torch.Tensor, value: torch.Tensor, window: int | None) -> bool:
+    return (
+        query.device.type == "cpu"
+        and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+        and query.shape[-1] == value.shape[-1]
+        and not packed.is_plain
+        and (window is None or packed.kernel_arguments(query.device)[3] <= window)
+    )
+
+
+def _in_two_parts(packed, query, key, value, scale, window) -> torch.Tensor:
+    """(T, heads, head_dim): each run's attention to itself, merged with its attention to the runs above it, which all
+    runs below the same ones compute in one call.
+
+    The parts are weighted by the sums of their exponentials, as in flash decoding and Hydragen (Juravsky et al. 2024,
+    arXiv:2402.05099), so the result is the attention over both.
+    """
+    repeats = query.shape[1] // key.shape[1]
+    query, key, value = (states.transpose(0, 1) for states in (query, key, value))  # (heads, T, head_dim)
+    key, value = (states.repeat_interleave(repeats, dim=0) for states in (key, value))
+    out = query.new_empty(query.shape[1], query.shape[0], value.shape[-1])
+    sums = torch.empty(query.shape[1], query.shape[0], dtype=torch.promote_types(query.dtype, torch.float32))
+    below: dict[tuple, list[tuple[int, int]]] = {}
+    for (start, end), ranges in packed.runs:
+        a, b = ranges[-1]
+        out[start:end], sums[start:end] = _with_sums(query[:, start:end], key[:, a:b], value[:, a:b], True, scale)
+        if ranges[:-1]:
+            below.setdefault(tuple(ranges[:-1]), []).append((start, end))
+    for above, runs in below.items():
+        keys, values = (torch.cat([states[:, a:b] for a, b in above], dim=1) for states in (key, value))
+        rows = torch.cat([torch.arange(start, end) for start, end in runs])
+        more, more_sums = _with_sums(query[:, rows], keys, values, False, scale)
+        own_sums = sums[rows]
+        total = torch.logaddexp(own_sums, more_sums)
+        own = out[rows] * (own_sums - total).exp()[..., None]
+        out[rows] = (own + more * (more_sums - total).exp()[..., None]).to(out.dtype)
+    return out
+
+
+def _with_sums(query, key, value, is_causal: bool, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(T, heads, value_dim) and the logarithms of the sums of exponentials (T, heads), of (heads, T, head_dim) states."""
+    attended, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query[None], key[None], value[None], 0.0, is_causal, scale=scale
+    )
+    return attended[0].transpose(0, 1), sums[0].T
 
 
 def _one_by_one(packed, query, key, value, scale, window) -> torch.Tensor:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from medtasks.errors import InputError
 from medtasks.scoring import tokens
+from medtasks.scoring.packing import PACKABLE
 from medtasks.scoring.scorer import Answer, Chunk, Request, Scorer
 
 logger = logging.getLogger(__name__)
@@ -38,19 +39,31 @@ class HFMCQ(HFLM):
             ``hf`` does itself.
         compile_layers: whether ``torch.compile`` fuses the element-wise work of the decoder layers; ``auto`` does where
             the run is long enough to pay for it.
+        reorder_weights: whether a CPU's products see weights reordered once (:mod:`medtasks.scoring.packing`): ``auto``
+            does in bfloat16, where products stay the same; True in float32 too, where they come from another library
+            and log-likelihoods move as they do between ``hf``'s batch sizes.
         args, keywords: all of ``hf``'s.
 
     Raises:
-        InputError: a bad value of ``max_batch_tokens`` or ``compile_layers``.
+        InputError: a bad value of ``max_batch_tokens``, ``compile_layers`` or ``reorder_weights``.
     """
 
-    def __init__(self, *args, max_batch_tokens: int | str = "auto", compile_layers: bool | str = "auto", **keywords):
+    def __init__(
+        self,
+        *args,
+        max_batch_tokens: int | str = "auto",
+        compile_layers: bool | str = "auto",
+        reorder_weights: bool | str = "auto",
+        **keywords,
+    ):
         if max_batch_tokens != "auto" and (not isinstance(max_batch_tokens, int) or max_batch_tokens < 1):
             raise InputError(f"max_batch_tokens={max_batch_tokens}: must be a number of tokens, or auto")
-        if compile_layers not in (True, False, "auto"):
-            raise InputError(f"compile_layers={compile_layers}: must be True, False or auto")
+        for name, value in (("compile_layers", compile_layers), ("reorder_weights", reorder_weights)):
+            if value not in (True, False, "auto"):
+                raise InputError(f"{name}={value}: must be True, False or auto")
         super().__init__(*args, **keywords)
         self.max_batch_tokens, self.compile_layers = max_batch_tokens, compile_layers
+        self.reorder_weights = reorder_weights
         self._scorer: Scorer | None = None
         self._checked = False
 
@@ -74,6 +87,7 @@ class HFMCQ(HFLM):
                 self._autocast,
                 self.softmax_dtype,
                 None if self.max_batch_tokens == "auto" else self.max_batch_tokens,
+                {"auto": (torch.bfloat16,), True: PACKABLE, False: ()}[self.reorder_weights],
             )
             reason = scorer.check()
         if reason is None:

@@ -72,6 +72,7 @@ class Scorer:
         autocast: a context of mixed precision, entered at each forward.
         softmax_dtype: of the log-softmax; None is the logits' own, as in lm-eval's ``hf``.
         max_tokens: tokens of a batch; None finds it from the free memory.
+        reordered: precisions whose weights are reordered for a CPU.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Scorer:
         autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         softmax_dtype: torch.dtype | None = None,
         max_tokens: int | None = None,
+        reordered: Sequence[torch.dtype] = (torch.bfloat16,),
     ):
         self.model, self.autocast, self.softmax_dtype, self.max_tokens = model, autocast, softmax_dtype, max_tokens
+        self.reordered = reordered
         self.device = next(model.parameters()).device
         self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         self.batches: list[int] = []
@@ -249,7 +252,7 @@ class Scorer:
     def _packed_weights(self) -> contextlib.AbstractContextManager:
         if self.device.type != "cpu" or self.is_compiled:  # compilers cannot look into packed weights
             return contextlib.nullcontext()
-        return packed_linears(self.model, self.max_tokens or CPU_TOKENS)
+        return packed_linears(self.model, self.max_tokens or CPU_TOKENS, self.reordered)
 
     # Memory
 

@@ -26,9 +26,12 @@ OPTIONS = {
 }
 
 
+MINE = ("max_batch_tokens", "compile_layers", "reorder_weights")
+
+
 def both(model, tokenizer=None, **keywords):
     tokenizer = tokenizer or make_tokenizer()
-    mine = {name: keywords.pop(name) for name in ("max_batch_tokens", "compile_layers") if name in keywords}
+    mine = {name: keywords.pop(name) for name in MINE if name in keywords}
     return HFLM(pretrained=model, tokenizer=tokenizer, **keywords), HFMCQ(
         pretrained=model, tokenizer=tokenizer, **keywords, **mine
     )
@@ -148,6 +151,7 @@ def test_models_that_do_not_agree_with_themselves_are_left_to_hf(monkeypatch, ca
         return original(dataclasses.replace(packed, runs=[(whole, [whole])], roots=[]), query, key, value, scale, None)
 
     monkeypatch.setattr(attention, "_one_by_one", leaking)
+    monkeypatch.setattr(attention, "_two_parts_can", lambda *_: False)
     hf, mcq = both(make_model("llama"))
     asked = requests(n=3)
     assert scores(mcq, asked) == scores(hf, asked)
@@ -182,20 +186,36 @@ def test_compiling_is_for_long_runs_on_a_gpu():
     assert not scorer.is_compiled
 
 
-def test_reordered_weights_compute_the_same_and_go_again():
-    """The products of bfloat16 layers on a CPU, with bias (qwen2) and without."""
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float32, 1e-5)])
+def test_reordered_weights_compute_the_same_and_go_again(dtype, tolerance):
+    """The products of layers on a CPU, with bias (qwen2) and without."""
     for architecture in ("llama", "qwen2"):
-        model = make_model(architecture, torch.bfloat16)
+        model = make_model(architecture, dtype)
         tokens = torch.arange(20, 90)[None]
         with torch.no_grad():
             plain = model(tokens).logits
             with packed_linears(model, 70) as n:
                 packed = model(tokens).logits
         assert n == 7 * model.config.num_hidden_layers
-        assert float((packed - plain).float().std() / plain.float().std()) < 0.02
+        assert float((packed - plain).float().std() / plain.float().std()) < tolerance
         assert not any("forward" in module.__dict__ for module in model.modules())
         with torch.no_grad():
             assert torch.equal(model(tokens).logits, plain)
+
+
+def test_float32_weights_are_reordered_where_asked_for(monkeypatch):
+    packed = []
+
+    def spy(model, tokens, precisions):
+        packed.append(precisions)
+        return packed_linears(model, tokens, precisions)
+
+    monkeypatch.setattr("medtasks.scoring.scorer.packed_linears", spy)
+    asked = requests(n=3)
+    for value, expected in (("auto", (torch.bfloat16,)), (False, ()), (True, (torch.bfloat16, torch.float32))):
+        hf, mcq = both(make_model("llama"), reorder_weights=value)
+        assert_same(scores(hf, asked), scores(mcq, asked), tolerance=1e-4)
+        assert packed.pop() == expected
 
 
 def test_weights_too_large_for_a_second_copy_stay(monkeypatch):
@@ -204,8 +224,8 @@ def test_weights_too_large_for_a_second_copy_stay(monkeypatch):
         assert n == 0
 
 
-def test_float32_layers_stay():
-    with packed_linears(make_model("llama"), 70) as n:
+def test_half_precision_of_another_kind_stays():
+    with packed_linears(make_model("llama", torch.float16), 70) as n:
         assert n == 0
 
 
