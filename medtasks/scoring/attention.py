@@ -2,8 +2,8 @@
 
 A packed batch is one row of tokens. Each of its runs attends to itself, causally, and to all of the runs above it (see
 :mod:`medtasks.scoring.tree`), some of which lie in stored prefixes. Positions are given, so rotary and learned position
-embeddings come out as in a row of its own. On a GPU in half precision one variable-length flash attention call serves a
-layer (``torch.nn.attention.varlen``; Dao, FlashAttention-2, 2023); elsewhere each run is one call of
+embeddings come out as in a row of its own. On a GPU in half precision one variable-length flash attention call serves
+a layer (``torch.nn.attention.varlen``; Dao, FlashAttention-2, 2023); elsewhere each run is one call of
 ``scaled_dot_product_attention``, which is exact in every precision; on a CPU all runs below one prefix attend to it in one
 call.
 """
@@ -301,7 +301,7 @@ def _in_two_parts(packed, query, key, value, scale, window) -> torch.Tensor:
 
 
 def _with_sums(query, key, value, is_causal: bool, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(T, heads, value_dim) and the logarithms of the sums of exponentials (T, heads), of (heads, T, head_dim) states."""
+    """(T, heads, value_dim) and the log-sum-exps (T, heads), of (heads, T, head_dim) states."""
     attended, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query[None], key[None], value[None], 0.0, is_causal, scale=scale
     )

@@ -1,7 +1,7 @@
 """Weights of linear layers in the layout that oneDNN's products want, made once instead of at each product.
 
-On a CPU torch hands a bfloat16 weight to oneDNN as it lies, which reorders it for every product, and a float32 weight to
-MKL, which is slow on AMD's processors. Over reordered weights the forward pass of SmolLM2-135M took a quarter less time in
+On a CPU torch hands a bfloat16 weight to oneDNN as it lies, which reorders it for every product, and a float32 weight
+to MKL, which is slow on AMD's processors. Over reordered weights the forward pass of SmolLM2-135M took a quarter less time in
 bfloat16, with the same products, and a sixth less in float32 (2 cores of an AMD EPYC with avx512_bf16).
 """
 
@@ -28,8 +28,8 @@ def packed_linears(model: torch.nn.Module, tokens: int, precisions: Sequence[tor
 
     Args:
         tokens: rows that a product typically has; chooses the layout.
-        precisions: of the weights that are reordered. In bfloat16 the products stay the same to the last bit; in float32
-            oneDNN computes them instead of MKL, and rounds in another order.
+        precisions: of the weights that are reordered. In bfloat16 the products stay the same to the last bit; in
+            float32 oneDNN computes them instead of MKL, and rounds in another order.
 
     Yields:
         How many layers were packed.
