@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Iterable
 
-from medtasks import items, sources
+from medtasks import items, medsafe, mirage, sources
 from medtasks.errors import InputError
 
 MEDQA = "GBaker/MedQA-USMLE-4-options"
@@ -59,6 +59,14 @@ def _medmcqa():
 def _pubmedqa():
     rows = sources.load_rows(PUBMEDQA, "pqa_labeled", "train")
     train, test = pubmedqa_halves(rows["pubid"], rows["final_decision"])
+    return {"train": rows.select(sorted(train)), "test": rows.select(sorted(test))}
+
+
+def _pubmedqa_lmeval():
+    """Both halves in the order of the authors' split script, in which lm-eval's `pubmedqa` stands: all yes, then no,
+    then maybe, so that a ``--limit`` asks the yes questions first."""
+    rows = sources.load_rows(PUBMEDQA, "pqa_labeled", "train")
+    train, test = pubmedqa_halves(rows["pubid"], rows["final_decision"])
     return {"train": rows.select(train), "test": rows.select(test)}
 
 
@@ -89,7 +97,7 @@ def _pubmedqa_sub():
     test = _subset(rows, min(SUBSET_SIZE, len(rows) // 2))  # the sample is smaller: leave it questions to learn from
     asked = set(test["pubid"])
     train, _ = pubmedqa_halves(rows["pubid"], rows["final_decision"])
-    return {"train": rows.select([i for i in train if rows[i]["pubid"] not in asked]), "test": test}
+    return {"train": rows.select([i for i in sorted(train) if rows[i]["pubid"] not in asked]), "test": test}
 
 
 def _mmlu_med_sub():
@@ -107,7 +115,7 @@ def _subset(rows, size: int = SUBSET_SIZE):
 
 
 def pubmedqa_halves(pubids: Iterable, labels: Iterable[str]) -> tuple[list[int], list[int]]:
-    """Positions of the official (train, test) halves of PubMedQA-labelled, in source order.
+    """Positions of the official (train, test) halves of PubMedQA-labelled, in the order of the authors' script.
 
     The rule of the authors' split script (github.com/pubmedqa/pubmedqa): seed 0, shuffle the ids of each label in
     the order yes, no, maybe; the first half of each is for training, the second for testing.
@@ -133,26 +141,37 @@ def pubmedqa_halves(pubids: Iterable, labels: Iterable[str]) -> tuple[list[int],
                 f"{PUBMEDQA}: the 1,000 labelled rows are not in the official order, so the official test half "
                 "cannot be told; use the dataset as published"
             )
-    return sorted(train), sorted(test)
+    return train, test
 
 
 BENCHMARKS = {
     "medqa": (_medqa, items.from_medqa),
     "medmcqa": (_medmcqa, items.from_medmcqa),
     "pubmedqa": (_pubmedqa, items.from_pubmedqa),
+    "pubmedqa_lmeval": (_pubmedqa_lmeval, items.from_pubmedqa),
+    "pubmedqa_star": (_pubmedqa, items.from_pubmedqa_star),
     "mmlu_med": (_mmlu_med, items.from_mmlu),
     "medqa_sub": (_medqa_sub, items.from_medqa),
     "medmcqa_sub": (_medmcqa_sub, items.from_medmcqa),
     "pubmedqa_sub": (_pubmedqa_sub, items.from_pubmedqa),
     "mmlu_med_sub": (_mmlu_med_sub, items.from_mmlu),
 } | {f"mmlu_med_{subject}": (lambda subject=subject: _mmlu(subject), items.from_mmlu) for subject in MMLU_SUBJECTS}
-"""name -> (its splits' rows, the conversion of rows to items)."""
+"""name -> (its splits' rows, the conversion of rows to items). All of these are on the Hub."""
+
+OF_FILES = {
+    "medhallu": (medsafe.medhallu, medsafe.from_medhallu),
+    "medhallu_knowledge": (medsafe.medhallu, medsafe.from_medhallu_knowledge),
+    "scifact": (medsafe.scifact, medsafe.from_scifact),
+    "bioasq": (mirage.bioasq, mirage.from_bioasq),
+}
+"""Likewise, of data that a user may have to fetch as files."""
 
 
 def rows(benchmark: str, **_) -> dict:
     """A task's ``custom_dataset``: split name -> rows. lm-eval adds metadata and model arguments, which are ignored."""
-    splits = BENCHMARKS[benchmark][0]()
-    splits["train"] = splits["train"].select(range(min(FEWSHOT_POOL, len(splits["train"]))))
+    splits = (BENCHMARKS | OF_FILES)[benchmark][0]()
+    if "train" in splits:
+        splits["train"] = splits["train"].select(range(min(FEWSHOT_POOL, len(splits["train"]))))
     return splits
 
 
@@ -162,9 +181,10 @@ def load(benchmark: str, split: str) -> list[dict]:
     Raises:
         InputError: no such benchmark or split, or its rows cannot be loaded.
     """
-    if benchmark not in BENCHMARKS:
-        raise InputError(f"unknown benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
-    splits, convert = BENCHMARKS[benchmark]
+    known = BENCHMARKS | OF_FILES
+    if benchmark not in known:
+        raise InputError(f"unknown benchmark '{benchmark}'; there are {', '.join(known)}")
+    splits, convert = known[benchmark]
     found = splits()
     if split not in found:
         raise InputError(f"{benchmark} has no split '{split}'; it has {', '.join(found)}")

@@ -14,13 +14,13 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from medtasks import TASKS_DIR, __version__
+from medtasks import TASKS_DIR, __version__, catalogue
 from medtasks.errors import InputError
 
 HARNESS = {
     "run": "evaluate a model on tasks (lm-eval's own command, with our tasks and models)",
-    "ls": "list our tasks; `ls tasks|groups|subtasks|tags` lists lm-eval's too",
-    "validate": "check that tasks exist and load",
+    "ls": "list our suites and tasks, sizes, licences, data; `ls tasks|groups|subtasks|tags` lists lm-eval's too",
+    "validate": "load tasks for real and show one rendered item of each",
 }
 HF_MODELS = ("hf", "hf-auto", "huggingface", "hf-mcq")
 
@@ -79,8 +79,10 @@ def harness(name: str, argv: list[str]) -> int:
         InputError: unknown task or model, a base or adapter that is not there or not a pair, unusable arguments.
     """
     if name == "ls" and not [arg for arg in argv if not arg.startswith("-")] and not {"-h", "--help"} & set(argv):
-        print(list_tasks())
+        print(catalogue.table())
         return 0
+    if name == "validate":
+        return _validate(argv)
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
@@ -91,12 +93,20 @@ def harness(name: str, argv: list[str]) -> int:
     args = cli.parse_args()
     if name == "run":
         _prepare_run(args)
-    elif name == "validate":
-        _find_tasks(args, args.tasks.split(","))
     else:
         args.include_path = _include_path(args)
     cli.execute(args)
     return 0
+
+
+def _validate(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="medadapt validate", description=HARNESS["validate"])
+    parser.add_argument("--tasks", default="", metavar="TASK1,TASK2", help="tasks and groups; all of ours if left out")
+    parser.add_argument("--include_path", metavar="DIR", help="a folder with more tasks")
+    args = parser.parse_args(argv)
+    names = [name for name in args.tasks.split(",") if name]
+    require_tasks(names, args.include_path)
+    return catalogue.validate(names, args.include_path)
 
 
 def register_models() -> None:
@@ -107,26 +117,6 @@ def register_models() -> None:
     for entry in entry_points(group="lm_eval.models"):
         if entry.name not in model_registry:
             model_registry.register(entry.name, target=entry)
-
-
-def list_tasks() -> str:
-    """A table of our groups and tasks: name, dataset, what it holds."""
-    index = _our_tasks().task_index
-    rows = []
-    for name, entry in sorted(index.items(), key=lambda pair: (pair[1].kind.name != "GROUP", pair[0])):
-        if entry.kind.name == "GROUP":
-            members = [m if isinstance(m, str) else m["task"] for m in entry.cfg["task"]]
-            rows.append((name, "group", ", ".join(members)))
-        else:
-            rows.append((name, "task", entry.cfg["dataset_path"]))
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)
-
-
-def _our_tasks():
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=str(TASKS_DIR), include_defaults=False)
 
 
 def _prepare_run(args: argparse.Namespace) -> None:
@@ -192,7 +182,7 @@ def _find_tasks(args: argparse.Namespace, names: list[str]) -> None:
         return
     args.include_path = _include_path(args)
     if foreign:
-        shared = sorted(set(_our_tasks().all_tasks) & set(TaskManager().all_tasks))
+        shared = sorted(set(catalogue.our_tasks().all_tasks) & set(TaskManager().all_tasks))
         logging.getLogger("lm_eval").warning(
             "%s are ours in this run, inside lm-eval's groups too; run its groups alone to have its own",
             ", ".join(shared),
@@ -214,7 +204,7 @@ def require_tasks(names: list[str], include_path: str | None = None) -> list[str
     Raises:
         InputError: a name that neither we nor lm-eval nor the folder ``include_path`` know.
     """
-    ours = _our_tasks()
+    ours = catalogue.our_tasks()
     foreign = [name for name in names if not ours.match_tasks([name])]
     if not foreign:
         return []

@@ -27,7 +27,7 @@ def from_medqa(rows):
             "rationale": row.get("rationale") or "",
         }
 
-    return _map(rows, one)
+    return as_items(rows, one)
 
 
 def from_medmcqa(rows):
@@ -47,7 +47,7 @@ def from_medmcqa(rows):
             "rationale": row.get("exp") or "",
         }
 
-    return _map(rows, one)
+    return as_items(rows, one)
 
 
 def from_pubmedqa(rows):
@@ -56,19 +56,24 @@ def from_pubmedqa(rows):
     Columns ``pubid, question, context{contexts}, long_answer, final_decision``. The abstract without its conclusion is
     the context, as in the paper's reasoning-required setting.
     """
+    return as_items(rows, _pubmedqa_item)
 
-    def one(row):
-        return {
-            "id": f"pubmedqa-{row['pubid']}",
-            "question": row["question"],
-            "options": PUBMEDQA_OPTIONS,
-            "answer": PUBMEDQA_OPTIONS.index(row["final_decision"]),
-            "context": "\n".join(row["context"]["contexts"]),
-            "subject": "",
-            "rationale": row.get("long_answer") or "",
-        }
 
-    return _map(rows, one)
+def from_pubmedqa_star(rows):
+    """PubMedQA without its abstract, for retrieval to find (MIRAGE, Xiong et al. 2024, arXiv:2402.13178)."""
+    return as_items(rows, lambda row: _pubmedqa_item(row) | {"context": ""})
+
+
+def _pubmedqa_item(row: dict) -> dict:
+    return {
+        "id": f"pubmedqa-{row['pubid']}",
+        "question": row["question"],
+        "options": PUBMEDQA_OPTIONS,
+        "answer": PUBMEDQA_OPTIONS.index(row["final_decision"]),
+        "context": "\n".join(row["context"]["contexts"]),
+        "subject": "",
+        "rationale": row.get("long_answer") or "",
+    }
 
 
 def from_mmlu(rows):
@@ -85,11 +90,11 @@ def from_mmlu(rows):
             "rationale": "",
         }
 
-    return _map(rows, one)
+    return as_items(rows, one)
 
 
-def _map(rows, one):
-    """Apply ``one`` to each row of a ``datasets.Dataset``; the result has the item's fields and no others."""
+def as_items(rows, one):
+    """The items that ``one`` makes of each row: a ``datasets.Dataset`` with the fields of an item and no others."""
     import datasets
 
     text = datasets.Value("string")

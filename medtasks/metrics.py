@@ -35,19 +35,25 @@ def bootstrapped(aggregation: Statistic) -> Statistic:
 
 
 def bootstrap(statistic: Statistic, values: Sequence, key: Callable[[object], object] | None = None) -> float:
-    """Standard deviation of ``statistic`` over :data:`DRAWS` samples of ``values`` drawn with replacement.
+    """Standard deviation of ``statistic`` over :data:`DRAWS` samples of ``values`` drawn with replacement; NaN of one.
 
     Args:
-        key: whole groups of values with an equal key are drawn together (versions of one item, say); every value is a
-            group of its own if None.
+        key: whole groups of values with an equal key are drawn together (versions of one item, say). If None, every
+            value is drawn by itself, and ``statistic`` gets an array with a row for each.
     """
-    groups: dict = {}
-    for number, value in enumerate(values):
-        groups.setdefault(number if key is None else key(value), []).append(value)
-    groups = list(groups.values())
-    drawn = np.random.default_rng(SEED).integers(len(groups), size=(DRAWS, len(groups)))
-    found = [statistic([value for i in row for value in groups[i]]) for row in drawn]
-    return float(np.nanstd(found, ddof=1))
+    draw = np.random.default_rng(SEED).integers
+    if key is None:
+        rows = np.asarray(values)
+        found = [statistic(rows[draw(len(rows), size=len(rows))]) for _ in range(DRAWS)] if len(rows) > 1 else []
+    else:
+        groups: dict = {}
+        for value in values:
+            groups.setdefault(key(value), []).append(value)
+        groups = list(groups.values())
+        n = len(groups) if len(groups) > 1 else 0
+        found = [statistic([value for i in draw(n, size=n) for value in groups[i]]) for _ in range(DRAWS if n else 0)]
+    known = [value for value in found if not math.isnan(value)]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
 
 
 def install() -> None:
@@ -67,10 +73,92 @@ def install() -> None:
     evaluator_utils.stderr_for_metric = stderr_for_metric
 
 
-def mean_of_present(values: Sequence[float | None]) -> float:
-    """Mean of the values that are not None; NaN of none."""
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else math.nan
+# Of values [confidence, correct]: the probability of the chosen option among the options; whether it is right (0, 1).
+
+BINS = 10
+
+
+@bootstrapped
+def ece(values: Sequence[tuple[float, float]]) -> float:
+    """Expected calibration error over :data:`BINS` bins of equal mass (as many items in each, to within one).
+
+    The mean over bins, weighted by their items, of |mean confidence - accuracy|. Naeini et al. 2015 (AAAI) with bins of
+    equal mass instead of equal width, which estimate it with less bias: Nixon et al. 2019, arXiv:1904.01685.
+    """
+    confidence, correct = _by_confidence(values)
+    bins = min(BINS, len(confidence))
+    gaps = [
+        abs(c.mean() - k.mean()) * len(c)
+        for c, k in zip(np.array_split(confidence, bins), np.array_split(correct, bins), strict=True)
+    ]
+    return float(sum(gaps) / len(confidence))
+
+
+@bootstrapped
+def aurc(values: Sequence[tuple[float, float]]) -> float:
+    """Area under the risk-coverage curve: the mean, over n, of the error rate among the n most confident answers.
+
+    Geifman et al. 2019, arXiv:1805.08206. The lower the better; a model that ranks at random has its error rate.
+    """
+    _, correct = _by_confidence(values)
+    return float(np.mean(np.cumsum(1 - correct) / np.arange(1, len(correct) + 1)))
+
+
+COVERAGE = 0.8
+
+
+@bootstrapped
+def acc_at_80(values: Sequence[tuple[float, float]]) -> float:
+    """Accuracy on the :data:`COVERAGE` share of items that the model is surest of (rounded up to whole items)."""
+    _, correct = _by_confidence(values)
+    return float(correct[: math.ceil(COVERAGE * len(correct))].mean())
+
+
+def _by_confidence(values: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence and correctness, the surest first.
+
+    Items of equal confidence have no order among them, so each gets their mean correctness: what follows is then the
+    expectation over all their orders.
+    """
+    confidence, correct = np.asarray(values, dtype=float).T
+    distinct, group = np.unique(-confidence, return_inverse=True)  # ascending, so the surest is first
+    counts = np.bincount(group)
+    means = np.bincount(group, weights=correct) / counts
+    return np.repeat(-distinct, counts), np.repeat(means, counts)
+
+
+# Of values [right class, chosen class]
+
+
+@bootstrapped
+def macro_f1(values: Sequence[tuple[int, int]]) -> float:
+    """F1 of each class that is right or chosen somewhere, averaged over these classes: rare ones weigh the same.
+
+    Equal to scikit-learn's ``f1_score(average="macro", zero_division=0)``, which is too slow to be bootstrapped.
+    """
+    right, chosen = np.asarray(values).T
+    classes = int(max(right.max(), chosen.max())) + 1
+    is_right, is_chosen = np.bincount(right, minlength=classes), np.bincount(chosen, minlength=classes)
+    is_both = np.bincount(right[right == chosen], minlength=classes)
+    seen = is_right + is_chosen > 0
+    return float(np.mean(2 * is_both[seen] / (is_right + is_chosen)[seen]))
+
+
+# Of right answers
+
+
+def _stderr_of_constant(values: Sequence[int]) -> float:
+    share = acc_constant(values)
+    return math.sqrt(share * (1 - share) / (len(values) - 1))
+
+
+@with_stderr(_stderr_of_constant)
+def acc_constant(values: Sequence[int]) -> float:
+    """Accuracy of always giving the answer that is right most often in these very items: what knowing nothing earns."""
+    return float(np.bincount(values).max() / len(values))
+
+
+# Of numbers, None where an item has none
 
 
 def _stderr_of_present(values: Sequence[float | None]) -> float:
@@ -78,6 +166,11 @@ def _stderr_of_present(values: Sequence[float | None]) -> float:
     return float(np.std(present, ddof=1) / math.sqrt(len(present))) if len(present) > 1 else math.nan
 
 
-mean_of_present.stderr = _stderr_of_present
+@with_stderr(_stderr_of_present)
+def mean_of_present(values: Sequence[float | None]) -> float:
+    """Mean of the values that are not None; NaN of none."""
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else math.nan
+
 
 install()

@@ -1,35 +1,61 @@
-"""Where rows come from: the Hub (default), a folder of the same ids and schema, or the bundled sample.
+"""Where rows come from: the Hub (default), folders of the same ids and schema, or the bundled sample.
 
-``MEDTASKS_DATA`` chooses: unset, the Hub; ``sample``, the bundled sample; anything else, a folder that holds
-``<org>/<name>/`` as the Hub does (``hf download --repo-type dataset ORG/NAME --local-dir FOLDER/ORG/NAME``).
+``MEDTASKS_DATA`` chooses: unset, the Hub; otherwise one or several of these, with commas between, the first that has
+the dataset wins: ``sample``, the bundled sample; ``hub``; a folder. A folder holds ``<org>/<name>/`` as the Hub does
+(``hf download --repo-type dataset ORG/NAME --local-dir FOLDER/ORG/NAME``), or the files that a dataset is published as.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from medtasks.errors import InputError
 
 SAMPLE_DIR = Path(__file__).parent / "sample"
 ENV = "MEDTASKS_DATA"
+HUB = "hub"
 REASON = 200
 """Characters of a library's own message that an error line repeats."""
 
 
-def data_dir() -> Path | None:
-    """The folder that replaces the Hub, or None for the Hub itself.
+def places() -> list[Path | None]:
+    """Folders to look in, in this order; None is the Hub.
 
     Raises:
         InputError: ``MEDTASKS_DATA`` names no folder.
     """
-    value = os.environ.get(ENV, "")
-    if not value:
-        return None
-    if value == "sample":
-        return SAMPLE_DIR
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"{ENV}={value} is not a folder; give a folder of datasets, 'sample', or unset it for the Hub")
-    return folder.resolve()
+    found: list[Path | None] = []
+    for value in filter(None, (part.strip() for part in os.environ.get(ENV, "").split(","))):
+        folder = SAMPLE_DIR if value == "sample" else Path(value).expanduser()
+        if value != HUB and not folder.is_dir():
+            raise InputError(
+                f"{ENV}={value} is not a folder; give a folder of datasets, 'sample' or 'hub' (unset, it is the Hub)"
+            )
+        found.append(None if value == HUB else folder.resolve())
+    return found or [None]
+
+
+def find_file(names: Sequence[str]) -> Path | None:
+    """The first of the files ``names`` (paths below a folder) that a folder of ``MEDTASKS_DATA`` holds, if any does."""
+    for folder in filter(None, places()):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def where(hub_id: str) -> Path | None:
+    """The folder that holds the dataset ``hub_id``; None for the Hub.
+
+    Raises:
+        InputError: no folder of ``MEDTASKS_DATA`` holds it, and the Hub is not among them.
+    """
+    tried = places()
+    for folder in tried:
+        if folder is None or (folder / hub_id).is_dir():
+            return folder
+    missing = " or ".join(str(folder / hub_id) for folder in tried if folder is not None)
+    raise InputError(f"{ENV}: no folder {missing}; it should hold the dataset {hub_id} (add ',hub' to ask the Hub)")
 
 
 def load_rows(hub_id: str, config: str | None, split: str):
@@ -40,27 +66,28 @@ def load_rows(hub_id: str, config: str | None, split: str):
     """
     import datasets
 
-    folder = data_dir()
-    where = hub_id
-    if folder is not None:
-        where = folder / hub_id
-        if not where.is_dir():
-            raise InputError(f"{ENV}: no folder {where}; it should hold the dataset {hub_id}")
+    folder = where(hub_id)
+    source = hub_id if folder is None else folder / hub_id
     shown = datasets.is_progress_bar_enabled()
     if folder is not None:
         datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(str(where), config, split=split)
+        rows = datasets.load_dataset(str(source), config, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         what = f"{hub_id}{f' ({config})' if config else ''}, split {split}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:REASON]
         mend = (
             f"check the network or HF_ENDPOINT, or set {ENV} to a folder with the dataset (or to 'sample')"
             if folder is None
-            else f"check the files in {where}"
+            else f"check the files in {source}"
         )
         raise InputError(f"cannot load {what}: {reason}; {mend}") from error
     finally:
         if folder is not None and shown:
             datasets.enable_progress_bars()
+    return with_places(rows, split)
+
+
+def with_places(rows, split: str):
+    """``rows`` (a ``datasets.Dataset``) with two more columns: ``split``, and ``row``, the position in it."""
     return rows.add_column("split", [split] * len(rows)).add_column("row", list(range(len(rows))))
