@@ -18,11 +18,10 @@ move only beyond the fertile age; children, the young and the very old do not mo
 FERTILE = range(12, 56)
 """Ages at which a woman's management may begin with a pregnancy test."""
 
-
 _BETWEEN_SEXES = {  # analyte: the ranges that are normal for one sex only
-    re.compile(r"h(?:a)?emoglobin[^.;\n\d%]{0,40}?(\d{1,2}(?:\.\d+)?) ?g", re.I): ((12.0, 13.5), (16.0, 17.5)),
-    re.compile(r"h(?:a)?ematocrit[^.;\n\d]{0,40}?(\d{1,2}(?:\.\d+)?) ?%", re.I): ((36, 41), (46, 53)),
-    re.compile(r"sedimentation rate[^.;\n\d]{0,40}?(\d{1,3}) ?mm", re.I): ((15, 20),),
+    re.compile(r"h(?:a)?emoglobin[^.;\n\d%]{0,40}?(\d{1,2}(?:\.\d+)?) ?g"): ((12.0, 13.5), (16.0, 17.5)),
+    re.compile(r"h(?:a)?ematocrit[^.;\n\d]{0,40}?(\d{1,2}(?:\.\d+)?) ?%"): ((36, 41), (46, 53)),
+    re.compile(r"sedimentation rate[^.;\n\d]{0,40}?(\d{1,3}) ?mm"): ((15, 20),),
 }
 
 
@@ -92,8 +91,8 @@ RULES: dict[str, dict[str, Callable[[str, dict], bool]]] = {
         "skin": _any(words.SKIN),
     },
 }
-"""Attribute -> rule name -> whether it excludes (question and options as one text, the patient's attributes). Rules
-are tried in this order; the first that matches is the reason counted."""
+"""Attribute -> rule name -> whether it excludes (question and options as one lower-case text, the patient's
+attributes). Rules are tried in this order; the first that matches is the reason counted."""
 
 
 def excluded_by(item: dict, attribute: str) -> str | None:
@@ -101,7 +100,7 @@ def excluded_by(item: dict, attribute: str) -> str | None:
     patient = vignettes.attributes(item["question"])
     if patient["sex"] is None:
         return "no patient in the opening"
-    text = "\n".join([item["question"], *item["options"]])
+    text = "\n".join([item["question"], *item["options"]]).lower()
     return next((name for name, applies in RULES[attribute].items() if applies(text, patient)), None)
 
 
