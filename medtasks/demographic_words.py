@@ -53,8 +53,8 @@ REPRODUCTION = _words(
     vagin*, uter*, ovar*, ovulat*, endometri*, vulv*, labia*, clitor*, gynecomast*, nipple*, areol*, prostat*, psa,
     testic*, testis, testes, scrot*, epididym*, penis, penile, erectile, erection*, ejacul*, impoten*, libido,
     semen, sperm*, genital*, urogenital, genitourinary, pelvic, pelvis, inguinal, hernia*, circumcis*, cervix,
-    cervicitis, hpv, papilloma*, amenorrh*, oligomenorrh*, dysmenorrh*, menorrhag*, g1p*, g2p*, g3p*, g4p*, uterine, spotting, hot
-    flash*, hot flush*, cesarean, c section, placent*, eclamp*, preeclamp*, ectopic, birth control
+    cervicitis, hpv, papilloma*, amenorrh*, oligomenorrh*, dysmenorrh*, menorrhag*, g1p*, g2p*, g3p*, g4p*, uterine,
+    spotting, hot flash*, hot flush*, cesarean, c section, placent*, eclamp*, preeclamp*, ectopic, birth control
     """
 )
 """Pregnancy, gynaecology, and the organs and diseases of one sex."""
