@@ -1,18 +1,20 @@
 """What is learned from: exam questions and answer pairs for SFT, passages for CPT; cleaned, counted, fingerprinted.
 
-Examples that hold a test question of any benchmark are dropped, and so are duplicates; both are counted.
+Examples that hold a test question of any benchmark (:mod:`medtasks.contamination`) are dropped, and so are duplicates;
+both are counted.
 """
 
 import ast
 import random
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtasks import benchmarks, corpora, files, items, mcq, sources
+from medtasks import benchmarks, contamination, corpora, files, items, mcq, sources
 from medtasks.errors import InputError
+from medtasks.ngrams import normalize
 
 OPEN_QUESTIONS = (
     (("Question",), ("Complex_CoT", "Response")),  # FreedomIntelligence/medical-o1-reasoning-SFT
@@ -21,9 +23,6 @@ OPEN_QUESTIONS = (
     (("question",), ("answer",)),  # MedQuAD
 )
 """(question columns, answer columns) of the open question-and-answer data sets that are read as they are."""
-
-LONG_QUESTION = 8
-"""A test question of this many words counts as leaked wherever it stands inside a text; a shorter one, only alone."""
 
 NAMES_OTHER_OPTIONS = re.compile(
     r"(?:both|either|neither|only)?\s*\(?[a-e]\)?(?:\s*(?:,|&|and|or|nor)\s*\(?[a-e]\)?)+(?: only| both)?", re.I
@@ -116,7 +115,6 @@ def sft_examples(args: SFTDataArguments, seed: int) -> Examples:
         args.sources,
         _read_source,
         identity=_identity,
-        text_of=lambda row: row.get("question") or row["prompt"],
         finish=lambda row: example(row, args, seed),
         decontaminate=args.decontaminate,
     )
@@ -134,15 +132,14 @@ def cpt_examples(args: CPTDataArguments) -> Examples:
         args.corpus,
         corpora.read,
         identity=lambda passage: normalize(passage["text"]),
-        text_of=lambda passage: f"{passage['title']} {passage['text']}",
         finish=lambda passage: {"text": "\n\n".join(filter(None, (passage["title"].strip(" >"), passage["text"])))},
         decontaminate=args.decontaminate,
     )
 
 
-def _examples(names, read, identity, text_of, finish, decontaminate) -> Examples:
+def _examples(names, read, identity, finish, decontaminate) -> Examples:
     """Read sources one after the other; drop duplicates and test questions; count."""
-    held_out = HeldOut.load() if decontaminate else HeldOut(())
+    held_out = contamination.held_out() if decontaminate else None
     rows, seen = [], set()
     counts = Counter({what: 0 for what in ("read", "duplicates", "contaminated", "too_long", "used")})
     taken = {}
@@ -155,7 +152,7 @@ def _examples(names, read, identity, text_of, finish, decontaminate) -> Examples
             counts["read"] += 1
             if (key := identity(row)) in seen:
                 counts["duplicates"] += 1
-            elif text_of(row) in held_out:
+            elif held_out and held_out.is_contaminated(row):
                 counts["contaminated"] += 1
             else:
                 seen.add(key)
@@ -324,41 +321,3 @@ def _answer(answer, n_options: int, place: str) -> int:
             "a number as text (1-based) or a letter"
         )
     return index
-
-
-# Decontamination
-
-
-def normalize(text: str) -> str:
-    """Lower case, words only, one space between: what two texts share if a reader would call them the same."""
-    return " ".join(re.findall(r"\w+", text.lower()))
-
-
-class HeldOut:
-    """The test questions of the benchmarks; ``text in held_out`` tells whether a text is or holds one of them."""
-
-    def __init__(self, questions: Iterable[str]):
-        self._whole = {normalize(question) for question in questions} - {""}
-        self._by_opening: dict[tuple, list[list[str]]] = defaultdict(list)
-        for words in (question.split() for question in self._whole):
-            if len(words) >= LONG_QUESTION:
-                self._by_opening[tuple(words[:LONG_QUESTION])].append(words)
-
-    @classmethod
-    def load(cls) -> "HeldOut":
-        """Those of every benchmark here, the published 200-question subsets included."""
-        try:
-            return cls(item["question"] for name in benchmarks.BENCHMARKS for item in benchmarks.load(name, "test"))
-        except InputError as error:
-            raise InputError(f"{error} (test questions are needed to keep them out of training)") from error
-
-    def __contains__(self, text: str) -> bool:
-        normal = normalize(text)
-        if normal in self._whole:
-            return True
-        words = normal.split()
-        return any(
-            words[start : start + len(question)] == question
-            for start in range(len(words) - LONG_QUESTION + 1)
-            for question in self._by_opening.get(tuple(words[start : start + LONG_QUESTION]), ())
-        )

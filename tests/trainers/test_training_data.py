@@ -3,10 +3,10 @@
 import pytest
 from lm_eval.models.huggingface import HFLM
 
-from medtasks import benchmarks, mcq
+from medtasks import benchmarks, contamination, mcq
 from medtasks.errors import InputError
 from trainers import data
-from trainers.data import CPTDataArguments, HeldOut, SFTDataArguments
+from trainers.data import CPTDataArguments, SFTDataArguments
 
 
 def sft(*sources, **changes):
@@ -149,17 +149,9 @@ def test_planted_test_questions_are_dropped(write_jsonl, make_item, name):
 
 def test_training_splits_hold_no_test_question():
     examples = sft("medqa", "medmcqa", "pubmedqa", "mmlu_med", decontaminate=True)
-    asked = HeldOut.load()
+    held_out = contamination.held_out()
     assert examples.counts["used"] > 100
-    assert not any(data.normalize(row["prompt"]) in asked for row in examples.rows)
-
-
-def test_a_short_question_counts_only_alone():
-    held_out = HeldOut(["Drug of choice is", "Which one of these eight words is really here?"])
-    assert "drug of choice, is?" in held_out
-    assert "The drug of choice is aspirin" not in held_out
-    assert "Tell me: which one of these eight words is really here? Thanks" in held_out
-    assert "which one of these eight words is really there" not in held_out
+    assert not any(held_out.is_contaminated(row) for row in examples.rows)
 
 
 def test_too_long_examples_are_dropped_whole(base, write_jsonl, make_item):
