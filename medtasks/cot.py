@@ -8,6 +8,7 @@ An output that declares no option is invalid, and wrong; it is never taken for a
 """
 
 import collections
+import math
 from collections.abc import Sequence
 
 from medtasks import mcq
@@ -46,13 +47,13 @@ def process_results(doc: dict, results: Sequence[str]) -> dict:
 
 
 def share_of_commonest(letters: Sequence[str]) -> float:
-    """Share of the letter that is declared most often among those declared; 0 if none is.
+    """Share of the letter that is declared most often among those declared; NaN if none is.
 
     Near 1, a model says the same letter whatever it is asked. A benchmark whose answers are spread evenly over four
     letters gives a good model 0.25.
     """
     counts = collections.Counter(letter for letter in letters if letter)
-    return max(counts.values(), default=0) / max(counts.total(), 1)
+    return max(counts.values()) / counts.total() if counts else math.nan
 
 
 def _stderr(letters: Sequence[str]) -> float:

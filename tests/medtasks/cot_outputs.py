@@ -304,6 +304,8 @@ UNDECLARED = [
     ("Let us look at each.\n\n**A. Aspirin**\nToo weak.\n\n**B. Heparin**\nFast.\n\n**C. Warfarin**", DRUGS, ""),
     ("It is one of\n- Aspirin\n- Heparin", DRUGS, ""),
     ("A\nB\nC\nD", DRUGS, ""),
+    ("A. yes\nC. maybe", DECISION, ""),
+    ("A. Aspirin\n\nStep 1: Name the artery.\n\nD. Apixaban\n\nD. Apixaban", DRUGS, ""),
     # Yes and no in prose
     (ABSTRACT, DECISION, ""),
     ("No difference was found.", DECISION, ""),
