@@ -33,10 +33,10 @@ _BEFORE = 60
 _WORD_END = r"(?!\w|[.,]\d)"
 _LETTER = re.compile(r"(?P<letter>[A-Za-z])(?![\w'])(?P<close>[)\]}>]{0,2})")
 _FILLER = re.compile(  # words and signs that may stand between a cue and its value
-    r"(?i:the|my|option|choice|letter|answer|statement|number|most|likely|probably|clearly|definitely|therefore|thus"
-    r"|hence|indeed|actually|best|correct|right|final|one|is|that|of|would|be|both|either)\b[:,.]? ?|[(\[{<:=,>-] ?| "
+    r"(?i:the|my|option|choice|letter|statement|number|most|likely|probably|clearly|definitely|therefore|thus|hence"
+    r"|indeed|actually|correct|right|one|that|of|would|be|both|either)\b[:,.]? ?|[(\[{<:=,>-] ?| "
 )
-_NONE = re.compile(r"(?i:(?:none|neither)\b|(?:all|both|two|more) of\b)")
+_NONE = re.compile(r"(?i:(?:none|neither|more than one|(?:all|both|two) of)\b)")
 _JOINT = re.compile(
     r" ?[(\[]?(?:[,/&+]|,? ?\b(?:and/or|and|or|as well as)\b) ?(?:(?:option|choice|answer|or|and) )?[(\[]?"
 )
@@ -72,7 +72,7 @@ _CUES = (
 )
 _SUPPOSED = re.compile(  # directly before a cue or claim: it is weighed or denied, not declared
     r"(?i:\b(?:if|whether|unless|not|wrong|incorrect|false|worst|second|next|tempt\w{0,4} to \w{2,8}|unlikely"
-    r"|(?:not|never|\w{2,5}nt) (?:think|believe|say|conclude|mean|certain|sure|clear))"
+    r"|(?:not|never|cannot|\w{2,5}nt)(?: be)? (?:think|believe|say|conclude|mean|certain|sure|clear))"
     r"(?: (?:that|if|whether))?(?: (?:the|my|our|this|an?))?(?: (?:correct|right|best|final)){0,2} ?$)"
 )
 
@@ -83,7 +83,7 @@ _CLAIMANT = re.compile(
 _ASIDE = re.compile(r" ?\([^()\n]{1,80}\)")
 _IS_THE_ANSWER = re.compile(
     r"(?i:,? (?:is|was|must be)(?: \w{2,12}ly| thus)? (?:the|my)"
-    r"(?: (?!wrong|incorrect|worst|least|only|not|second|other|next)\w{2,12}){0,3} (?:answer|option|choice)\b)"
+    r"(?: (?!wrong|incorrect|worst|least|not|second|other|next)\w{2,12}){0,3} (?:answer|option|choice)\b)"
 )
 _IS_CORRECT = re.compile(
     r"(?i:,? (?:is|must be)(?: \w{2,12}ly| thus)? (?:correct\b(?! (?:if|when|only|in|about))|right(?=[.,;:!\n]|$)))"
@@ -248,7 +248,8 @@ def _supposed(text: str, place: int) -> bool:
 def _lines(text: str, names: _Names) -> Iterator[tuple[int, int | None]]:
     """The first and last line, where it is nothing but an option and no line of a list of options."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    named = {start: name for start in starts if (name := _whole_line(text, start, names))}
+    found = {start: _whole_line(text, start, names) for start in starts}
+    named = {start: name for start, name in found.items() if name and name.option is not None}
     for start in {starts[0], starts[-1]} & set(named):
         if {name.option for name in named.values() if name.kind == named[start].kind} == {named[start].option}:
             yield start, named[start].option
