@@ -17,6 +17,7 @@ No pattern has an unbounded repeat (plain text has single spaces and no blank li
 length of the output.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,7 @@ _WHY = (  # what may follow a value without a stop
     r"|instead|not|but|here|for|in|from|by|and (?:not|the|this|it|we|he|she|they)|are"
     r"|(?:is|was)(?! (?:not|never|incorrect|wrong|false|ruled|unlikely|excluded)))\b"
 )
-_STOP = re.compile(rf"$|\n| ?[,;:!?)\]}}<(\[|]|\.(?! ?[a-z0-9])|\. (?={_WHY})| - ")
+_STOP = re.compile(rf"$|\n| ?[,;:!?)\]}}<(\[|]|\.(?! ?[a-z0-9])|\. (?={_WHY})| - |[°-](?!\w)")
 _END = re.compile(rf"{_STOP.pattern}|(?i: {_WHY})")
 _PREDICATE = re.compile(r" (?:is|was)\b")
 
@@ -60,7 +61,7 @@ _IS = (
     r"(?:is|was|remains|(?:would|must|should|will|has to)(?: \w{2,12}){0,2} be)\b"
 )
 _CUES = (
-    re.compile(rf"(?i:{_SUBJECT}(?:{_IS})? ?(?:[:=>→]|-{{1,2}}[ >])(?P<below>\n)?)"),  # Answer: C
+    re.compile(rf"(?i:{_SUBJECT}(?:{_IS})? ?(?:[:=→]|-{{1,2}}[ >])(?P<below>\n)?)"),  # Answer: C
     re.compile(rf"(?i:{_SUBJECT}{_IS}(?P<below>\n)?)"),  # the answer is C
     re.compile(r"(?i:(?:^|\n)(?:(?:my|the|final|correct|best) ){0,2}answer(?P<below>\n))"),  # a heading, then C
     re.compile(
@@ -155,8 +156,12 @@ def _words(text: str) -> list[str]:
 
 
 def _pattern(option: str) -> str:
-    """A pattern for the whole text of an option; "" for an option without a word."""
-    return r"[\W_]{0,6}".join(map(re.escape, _words(option)))
+    """A pattern for the whole text of an option, whatever stands between its words; "" for one without a word."""
+    pattern = ""
+    for before, word in itertools.pairwise(["", *_words(option)]):
+        numbers = before[:1].isdigit() and word[:1].isdigit()  # 2-4 is not 24
+        pattern += (rf"[\W_]{{{int(numbers)},6}}" if before else "") + re.escape(word)
+    return pattern
 
 
 def _own_text(option: str, pattern: str) -> re.Pattern:

@@ -17,6 +17,7 @@ SIGNS = ["↑ sodium", "↓ sodium", "↑ potassium", "Beta-blocker"]
 TWICE = ["Rest", "Ice", "Ice", "Heat"]
 GAPS = ["Tremor", "", "-", "Ataxia"]
 FIVE = ["Measles", "Mumps", "Rubella", "Roseola", "Parvovirus B19"]
+HOURS = ["2-4 h", "24 h", ">24 h", "65°", "Cl-"]
 DECISION = ["yes", "no", "maybe"]
 
 VIGNETTE = """Let's work through this step by step.
@@ -50,6 +51,8 @@ DECLARED = [
     ("Answer: [B]", DRUGS, "B"),
     ("Answer: <C>", DRUGS, "C"),
     ("Answer - C", DRUGS, "C"),
+    ("Answer => C", DRUGS, "C"),
+    ("Answer: C- Warfarin", DRUGS, "C"),
     ("Answer – C", DRUGS, "C"),
     ("Answer — C — Warfarin", DRUGS, "C"),
     ("Answer -> B", DRUGS, "B"),
@@ -151,6 +154,11 @@ DECLARED = [
     ("Answer: none of the above", PAIRS, "D"),
     ("Answer: 2.5 mg", DOSES, "B"),
     ("Answer: 25 mg", DOSES, "D"),
+    ("The answer is 24 h.", HOURS, "B"),
+    ("The answer is 2 - 4h.", HOURS, "A"),
+    ("The answer is >24 h.", HOURS, "C"),
+    ("The answer is 65°.", HOURS, "D"),
+    ("The answer is Cl-.", HOURS, "E"),
     ("Answer: AB", BLOOD, "D"),
     ("Answer: O", BLOOD, "A"),
     ("Answer: ↓ sodium", SIGNS, "B"),
