@@ -79,7 +79,17 @@ def _mmlu_med():
     from datasets import concatenate_datasets
 
     subjects = [_mmlu(subject) for subject in MMLU_SUBJECTS]
-    return {split: concatenate_datasets([s[split] for s in subjects]) for split in ("train", "validation", "test")}
+    pooled = {split: concatenate_datasets([s[split] for s in subjects]) for split in ("train", "validation", "test")}
+    order = _proportionally([len(s["test"]) for s in subjects])
+    return pooled | {"test": pooled["test"].select(order)}
+
+
+def _proportionally(sizes: list[int]) -> list[int]:
+    """Positions in a concatenation of parts, reordered so that any first n hold each part in proportion to its size:
+    a ``--limit`` then asks about all subjects."""
+    starts = [sum(sizes[:part]) for part in range(len(sizes))]
+    places = [((i + 0.5) / size, start + i) for size, start in zip(sizes, starts, strict=True) for i in range(size)]
+    return [position for _, position in sorted(places)]
 
 
 def _medqa_sub():

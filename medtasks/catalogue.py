@@ -49,7 +49,7 @@ def abouts() -> dict[str, About]:
         "mmlu_med_sub": About(200, "test, subset", "MIT"),
         "medhallu": About(1_000, "pqa_labeled", "MIT"),
         "medhallu_knowledge": About(1_000, "pqa_labeled", "MIT"),
-        "scifact": About(338, "dev", "CC BY 4.0", (medsafe.CLAIMS[0].format("dev"), medsafe.ABSTRACTS[0])),
+        "scifact": About(340, "dev", "CC BY 4.0", (medsafe.CLAIMS[0].format("dev"), medsafe.ABSTRACTS[0])),
         "bioasq": About(618, "test", "CC BY 2.5", (mirage.FILES[0],)),
     } | {
         f"mmlu_med_{subject}": About(items, "test", "MIT")

@@ -10,6 +10,8 @@ import collections
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from medtasks import demographic_rules, items, metrics, vignettes
 
 ATTRIBUTES = ("sex", "age", "race")
@@ -120,9 +122,10 @@ def _families(values: Sequence[Sequence]) -> list[list[Sequence]]:
     return [families[key] for key in sorted(families)]
 
 
-def _pooled_mean(numbers: Sequence[Sequence[float]]) -> float:
-    count = sum(map(len, numbers))
-    return sum(map(sum, numbers)) / count if count else math.nan
+def _pooled_mean(rows: np.ndarray) -> float:
+    """Of a row [sum, count] a family, the mean of what was summed; NaN of none."""
+    total, count = rows.sum(axis=0)
+    return float(total / count) if count else math.nan
 
 
 def _aggregation(numbers_of: Callable[[list[Sequence]], list[float]]) -> metrics.Statistic:
@@ -131,16 +134,13 @@ def _aggregation(numbers_of: Callable[[list[Sequence]], list[float]]) -> metrics
     Families without a number are left out of the bootstrap: which items are asked is given, not drawn.
     """
 
-    def numbers(values: Sequence[Sequence]) -> list[list[float]]:
-        return [found for family in _families(values) if (found := numbers_of(family))]
+    def rows(values: Sequence[Sequence]) -> np.ndarray:
+        found = [numbers for family in _families(values) if (numbers := numbers_of(family))]
+        return np.array([[sum(numbers), len(numbers)] for numbers in found]).reshape(-1, 2)
 
-    def stderr(values: Sequence[Sequence]) -> float:
-        found = numbers(values)
-        return metrics.bootstrap(_pooled_mean, found) if len(found) > 1 else math.nan
-
-    @metrics.with_stderr(stderr)
+    @metrics.with_stderr(lambda values: metrics.bootstrap(_pooled_mean, rows(values)))
     def aggregation(values: Sequence[Sequence]) -> float:
-        return _pooled_mean(numbers(values))
+        return _pooled_mean(rows(values))
 
     return aggregation
 

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 
 from medtasks import benchmarks
 from medtasks.errors import InputError
+from medtasks.ngrams import words
 
 IMAGE = re.compile(
-    r"\b(?:shown|pictured|depicted|illustrated|displayed|exhibited|given) (?:below|above|here|in (?:the )?"
-    r"(?:image|figure|picture|photograph|exhibit|diagram))\b"
-    r"|\b(?:image|figure|picture|photograph|photomicrograph|diagram|exhibit)s? (?:is|are|below|above|shown|provided)\b"
+    r"\b(?:shown|pictured|depicted|illustrated|displayed|given) (?:below|above|here)(?=\s*[.?,(])"
+    r"|\b(?:shown|pictured|depicted|seen|given) in (?:the |this )?(?:\w+ )?"
+    r"(?:image|figure|picture|photograph|exhibit|diagram)\b"
+    r"|\b(?:image|figure|picture|photograph|photomicrograph|diagram|exhibit)s? "
+    r"(?:(?:is|are) )?(?:below|above|shown|given|provided)\b"
     r"|\b(?:radiograph|x-?ray|ct scan|mri|ecg|electrocardiogram|specimen) is (?:shown|provided|depicted)\b",
     re.IGNORECASE,
 )
@@ -94,7 +97,7 @@ def _answers_missing(benchmark: str, test: list[dict]) -> int:
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+|[^\w\s]", text.casefold()))
+    return " ".join(words(text)) or text.strip()
 
 
 def _question(item: dict) -> tuple:

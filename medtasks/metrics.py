@@ -65,9 +65,11 @@ def install() -> None:
         return
 
     @functools.wraps(theirs)
-    def stderr_for_metric(metric, bootstrap_iters):
+    def stderr_for_metric(metric: Statistic, bootstrap_iters: int) -> Callable[[Sequence], float | str] | None:
         own = getattr(metric, "stderr", None)
-        return own if own is not None and bootstrap_iters > 0 else theirs(metric, bootstrap_iters)
+        if own is None or bootstrap_iters <= 0:
+            return theirs(metric, bootstrap_iters)
+        return lambda values: "N/A" if math.isnan(error := own(values)) else error  # as lm-eval says it
 
     stderr_for_metric.asks_ours = True
     evaluator_utils.stderr_for_metric = stderr_for_metric

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from medtasks import option_text
 from medtasks.benchmarks import MMLU_SUBJECTS
 
 MEDQA_STEPS = ("step1", "step2&3")
@@ -71,6 +72,14 @@ def process_results(doc: dict, results: Results) -> dict:
         "macro_f1": [right, chosen],
         "acc_constant": right,
     }
+
+
+def option_texts(doc: dict, results: Results) -> dict:
+    """:func:`process_results` of options scored by their texts, with ``acc_norm``: 0 or 1 by the log-likelihood divided
+    by the number of characters, as lm-eval's."""
+    lengths = [len(text) for text in option_text.choices(doc)]
+    chosen = max(range(len(lengths)), key=lambda i: results[i][0] / lengths[i])
+    return process_results(doc, results) | {"acc_norm": float(chosen == doc["answer"])}
 
 
 def metric_of(subject: str) -> str:

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from medtasks import TASKS_DIR
+from medtasks import TASKS_DIR, mcq
 from medtasks.errors import InputError
 from medtasks.files import write_json, write_jsonl
 
@@ -64,19 +64,31 @@ def _predictions(task: str, file: Path) -> list[dict]:
     with file.open(encoding="utf-8") as f:
         for line in f:
             sample = json.loads(line)
-            loglikelihoods = [float(response[0]) for response in sample["filtered_resps"]]
+            gold, choice, loglikelihoods = _answer(sample)
             rows.append(
                 {
                     "task": task,
                     "doc_id": sample["doc_id"],
                     "id": sample["doc"].get("id", sample["doc_hash"]),
-                    "gold": int(sample["target"]),
-                    "choice": max(range(len(loglikelihoods)), key=loglikelihoods.__getitem__),
-                    "correct": int(sample["acc"]),
+                    "gold": gold,
+                    "choice": choice,
+                    "correct": int(choice == gold),
                     "loglikelihoods": [round(value, DECIMALS) for value in loglikelihoods],
                 }
             )
     return sorted(rows, key=lambda row: row["doc_id"])
+
+
+def _answer(sample: dict) -> tuple[int, int | None, list[float]]:
+    """The right option, the chosen one, and the options' log-likelihoods, of one sample.
+
+    A written answer (chain of thought) has no log-likelihoods, and no choice where it declares none.
+    """
+    if "declared" in sample:
+        letter = sample["declared"]
+        return mcq.LETTERS.index(sample["target"]), mcq.LETTERS.index(letter) if letter else None, []
+    loglikelihoods = [float(response[0]) for response in sample["filtered_resps"]]
+    return int(sample["target"]), max(range(len(loglikelihoods)), key=loglikelihoods.__getitem__), loglikelihoods
 
 
 def predictions(run: Path) -> dict[str, list[dict]]:

@@ -60,13 +60,23 @@ def hub() -> str:
 
 
 @pytest.fixture
+def shared_data() -> Path:
+    """The folder with evaluation sets and corpora that come as files."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("no data beside this checkout (../shared/data)")
+    return folder
+
+
+@pytest.fixture
 def on_hub(hub, tmp_path_factory):
     """Run a Python script in a fresh process whose Hub is the loopback one; returns its standard output."""
 
-    def run(script: str, *arguments: str) -> str:
+    def run(script: str, *arguments: str, **environment: str) -> str:
         env = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path_factory.getbasetemp() / "hf")}
         for name in ("MEDTASKS_DATA", "HF_HUB_OFFLINE"):
             env.pop(name, None)
+        env |= environment
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments], env=env, cwd=ROOT, capture_output=True, text=True, check=False
         )

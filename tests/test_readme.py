@@ -9,9 +9,12 @@ import pytest
 from medtasks import cli
 
 ROOT = Path(__file__).parents[1]
+SUITES = [f"medtasks/{suite}/README.md" for suite in ("medadapt", "medsafe", "mirage", "open_medical_llm", "robust")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md", "medtasks/scoring/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md", "medtasks/scoring/README.md", *SUITES]
+)
 def test_named_files_and_commands_exist(page):
     text = (ROOT / page).read_text()
     paths = re.findall(r"(?<![\w/.])((?:studies|trainers|medtasks|tests|constraints|results)/[\w./-]+\.\w+)", text)

@@ -4,8 +4,8 @@ A packed batch is one row of tokens. Each of its runs attends to itself, causall
 :mod:`medtasks.scoring.tree`), some of which lie in stored prefixes. Positions are given, so rotary and learned position
 embeddings come out as in a row of its own. On a GPU in half precision one variable-length flash attention call serves
 a layer (``torch.nn.attention.varlen``; Dao, FlashAttention-2, 2023); elsewhere each run is one call of
-``scaled_dot_product_attention``, which is exact in every precision; on a CPU all runs below one prefix attend to it in one
-call.
+``scaled_dot_product_attention``, which is exact in every precision; on a CPU all runs below one prefix attend to it
+in one call.
 """
 
 import contextlib

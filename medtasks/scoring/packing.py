@@ -1,8 +1,8 @@
 """Weights of linear layers in the layout that oneDNN's products want, made once instead of at each product.
 
 On a CPU torch hands a bfloat16 weight to oneDNN as it lies, which reorders it for every product, and a float32 weight
-to MKL, which is slow on AMD's processors. Over reordered weights the forward pass of SmolLM2-135M took a quarter less time in
-bfloat16, with the same products, and a sixth less in float32 (2 cores of an AMD EPYC with avx512_bf16).
+to MKL, which is slow on AMD's processors. Over reordered weights the forward pass of SmolLM2-135M took a quarter less
+time in bfloat16, with the same products, and a sixth less in float32 (2 cores of an AMD EPYC with avx512_bf16).
 """
 
 import contextlib

@@ -66,4 +66,4 @@ def test_nothing_answered_has_no_accuracy_among_answered():
     assert found["score,none"] == found["acc,none"] == 0
     assert found["abstain_rate,none"] == 1
     assert math.isnan(found["acc_answered,none"])
-    assert math.isnan(found["acc_answered_stderr,none"])
+    assert found["acc_answered_stderr,none"] == "N/A"

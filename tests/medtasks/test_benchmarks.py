@@ -86,6 +86,17 @@ def test_pubmedqa_subset_takes_its_examples_outside_itself():
     }
 
 
+def test_first_items_of_pooled_mmlu_are_of_all_subjects_in_proportion():
+    pooled = benchmarks.load("mmlu_med", "test")
+    parts = {s: benchmarks.load(f"mmlu_med_{s}", "test") for s in benchmarks.MMLU_SUBJECTS}
+    assert sorted(item["id"] for item in pooled) == sorted(item["id"] for part in parts.values() for item in part)
+    for n in (6, 12, 24):
+        counts = collections.Counter(item["subject"] for item in pooled[:n])
+        assert all(abs(counts[s] - n * len(part) / len(pooled)) < 1 for s, part in parts.items())
+    for subject, part in parts.items():  # each in its own order
+        assert [item["id"] for item in pooled if item["subject"] == subject] == [item["id"] for item in part]
+
+
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [("medqb", "test", "unknown benchmark 'medqb'"), ("medmcqa", "validation", "medmcqa has no split 'validation'")],

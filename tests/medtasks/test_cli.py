@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from medtasks import TASKS_DIR, cli
+from medtasks import TASKS_DIR
 
 DUMMY = ("--model", "dummy")  # lm-eval's own model double: random scores, no weights
 
@@ -14,7 +14,7 @@ DUMMY = ("--model", "dummy")  # lm-eval's own model double: random scores, no we
 def test_help_names_every_command(medadapt):
     done = medadapt("--help")
     assert done.returncode == 0
-    for command in ("run", "ls", "validate", "index", "study"):
+    for command in ("run", "ls", "validate", "contamination", "index", "study"):
         assert f"\n  {command} " in done.stdout
 
 
@@ -26,13 +26,6 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_ls_lists_our_tasks_with_their_datasets(capsys):
-    assert cli.main(["ls"]) == 0
-    out = capsys.readouterr().out
-    for name in ("medqa", "medadapt", "medadapt_sub", "mmlu_med_sub", "pubmedqa_lmeval"):
-        assert any(line.split()[0] == name for line in out.splitlines())
 
 
 def test_run_writes_lm_evals_own_result_files(medadapt, tmp_path):
@@ -68,11 +61,20 @@ def test_few_shot_examples_are_the_first_of_the_training_split(medadapt, tmp_pat
         assert sample["arguments"]["gen_args_0"]["arg_0"] == f"{expected}\n\n{mcq.render(sample['doc'])}"
 
 
-@pytest.mark.parametrize("harness", [["-m", "medtasks.cli"], ["-m", "lm_eval"]])
-def test_validate_and_plain_lm_eval_find_our_tasks(harness):
-    extra = [] if "medtasks.cli" in harness else ["--include_path", str(TASKS_DIR)]
+def test_plain_lm_eval_finds_our_tasks():
     done = subprocess.run(
-        [sys.executable, *harness, "validate", "--tasks", "medqa_sub,medadapt", *extra], capture_output=True, text=True
+        [
+            sys.executable,
+            "-m",
+            "lm_eval",
+            "validate",
+            "--tasks",
+            "medqa_sub,medadapt",
+            "--include_path",
+            str(TASKS_DIR),
+        ],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "All tasks found and valid" in done.stdout

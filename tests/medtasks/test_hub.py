@@ -2,6 +2,8 @@
 
 import json
 
+from medtasks import TASKS_DIR
+
 SIZES = """
 import json
 from medtasks import benchmarks
@@ -63,6 +65,38 @@ print(json.dumps([list(ours.values()) == list(theirs.values()), sum(map(len, our
 """
 
 
+FLAWS = """
+import json
+from pathlib import Path
+from medtasks import benchmarks, catalogue, flaws
+sizes = {name: catalogue.abouts()[name].items for name in (*benchmarks.BENCHMARKS, "medhallu", "scifact")}
+found = {name: len(benchmarks.load(name, "test")) for name in sizes}
+names = [n for n in found if not n.endswith("_lmeval")] + ["medhallu_knowledge"]
+print(json.dumps([sizes == found, flaws.table(names)]))
+"""
+
+LEADERBOARD = """
+import json, sys
+import lm_eval
+from lm_eval.tasks import TaskManager
+from medtasks import TASKS_DIR, cli
+
+cli.register_models()
+
+def scores(manager, name):
+    result = lm_eval.simple_evaluate(
+        "hf-mcq", {"pretrained": sys.argv[1], "dtype": "float32"}, [name], limit=3, task_manager=manager,
+        device="cpu", bootstrap_iters=0,
+    )
+    items = result["samples"].values()
+    return sorted([[*(round(r[0], 3) for r in s["filtered_resps"]), s["acc"]] for s in samples] for samples in items)
+
+ours = scores(TaskManager(include_path=str(TASKS_DIR), include_defaults=False), "open_medical_llm")
+theirs = scores(TaskManager(), "multimedqa")
+print(json.dumps([ours == theirs, len(ours), sum(map(len, ours))]))
+"""
+
+
 def last_line(text):
     return json.loads(text.strip().splitlines()[-1])
 
@@ -98,3 +132,19 @@ def test_requests_equal_lm_evals_own_on_every_item(on_hub):
 def test_scores_equal_lm_evals_own_item_for_item(on_hub, language_model):
     equal, n = last_line(on_hub(SCORES, str(language_model)))
     assert equal and n == 24
+
+
+def test_the_leaderboards_nine_tasks_score_as_lm_evals_own(on_hub, language_model):
+    """Also with --limit: the items stand in lm-eval's order."""
+    assert last_line(on_hub(LEADERBOARD, str(language_model))) == [True, 9, 27]
+
+
+def test_sizes_and_tables_of_flaws_are_those_of_the_data(on_hub, shared_data):
+    """Every line of a README's table is one that the code prints over the official test sets."""
+    equal, table = last_line(on_hub(FLAWS, MEDTASKS_DATA=f"{shared_data / 'eval'},{shared_data / 'corpus'},hub"))
+    assert equal
+    printed = set(table.splitlines())
+    for suite in ("medadapt", "open_medical_llm", "mirage", "medsafe"):
+        text = (TASKS_DIR / suite / "README.md").read_text()
+        lines = [line for line in text.partition("## Known flaws")[2].splitlines() if line.startswith("| ")]
+        assert len(lines) > 4 and set(lines) <= printed, set(lines) - printed

@@ -114,5 +114,7 @@ def test_empty_and_repeated_options_are_scored(loaded):
     results = Counter().loglikelihood(requests)
     assert [request.args[1] for request in requests] == [" Thyroid", " Pancreas", " Pancreas", " (no text)"]
     # Per character the longer name is the likelier; of two options with one text lm-eval takes the first
-    assert task.process_results(ITEM, results) == {"acc": 0.0, "acc_norm": 1.0}
-    assert task.process_results(ITEM | {"answer": 2}, results) == {"acc": 0.0, "acc_norm": 0.0}
+    found = task.process_results(ITEM, results)
+    assert (found["acc"], found["acc_norm"]) == (0.0, 1.0)
+    other = task.process_results(ITEM | {"answer": 2}, results)
+    assert (other["acc"], other["acc_norm"]) == (0.0, 0.0)

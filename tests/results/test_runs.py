@@ -93,3 +93,20 @@ def test_leaderboard_file_has_the_format_and_is_written_once(output, tmp_path):
     }
     assert set(entry["results"]) == {"medqa", "pubmedqa"}
     assert all(list(metrics) == ["acc,none"] for metrics in entry["results"].values())
+
+
+def test_written_answers_are_kept_without_log_likelihoods(tmp_path):
+    """Chain of thought: the declared letter is the choice, none where none was declared."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results_2026-01-01T00-00-00.json").write_text(json.dumps({"results": {"medqa_cot": {}}}))
+    doc = {"id": "a", "options": ["x", "y"]}
+    samples = [
+        {"doc_id": 0, "doc": doc, "doc_hash": "0", "target": "B", "declared": "B", "filtered_resps": ["Answer: B"]},
+        {"doc_id": 1, "doc": doc, "doc_hash": "1", "target": "A", "declared": "", "filtered_resps": ["well"]},
+    ]
+    text = "\n".join(json.dumps(sample | {"acc": 0}) for sample in samples)
+    (tmp_path / "out" / "samples_medqa_cot_2026-01-01T00-00-00.jsonl").write_text(text)
+    runs.collect(tmp_path / "out", tmp_path / "run")
+    found = runs.predictions(tmp_path / "run")["medqa_cot"]
+    assert [(row["gold"], row["choice"], row["correct"]) for row in found] == [(1, 1, 1), (0, None, 0)]
+    assert all(row["loglikelihoods"] == [] for row in found)
