@@ -10,10 +10,11 @@ from medtasks import cli
 
 ROOT = Path(__file__).parents[1]
 SUITES = [f"medtasks/{suite}/README.md" for suite in ("medadapt", "medsafe", "mirage", "open_medical_llm", "robust")]
+EXAMPLES = [f"results/examples/{name}/README.md" for name in ("medadapt_medsafe", "qwen2.5_coder_1.5b")]
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md", "medtasks/scoring/README.md", *SUITES]
+    "page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md", "medtasks/scoring/README.md", *SUITES, *EXAMPLES]
 )
 def test_named_files_and_commands_exist(page):
     text = (ROOT / page).read_text()
