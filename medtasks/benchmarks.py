@@ -176,10 +176,12 @@ OF_FILES = {
 }
 """Likewise, of data that a user may have to fetch as files."""
 
+ALL = BENCHMARKS | OF_FILES
+
 
 def rows(benchmark: str, **_) -> dict:
     """A task's ``custom_dataset``: split name -> rows. lm-eval adds metadata and model arguments, which are ignored."""
-    splits = (BENCHMARKS | OF_FILES)[benchmark][0]()
+    splits = ALL[benchmark][0]()
     if "train" in splits:
         splits["train"] = splits["train"].select(range(min(FEWSHOT_POOL, len(splits["train"]))))
     return splits
@@ -191,10 +193,9 @@ def load(benchmark: str, split: str) -> list[dict]:
     Raises:
         InputError: no such benchmark or split, or its rows cannot be loaded.
     """
-    known = BENCHMARKS | OF_FILES
-    if benchmark not in known:
-        raise InputError(f"unknown benchmark '{benchmark}'; there are {', '.join(known)}")
-    splits, convert = known[benchmark]
+    if benchmark not in ALL:
+        raise InputError(f"unknown benchmark '{benchmark}'; there are {', '.join(ALL)}")
+    splits, convert = ALL[benchmark]
     found = splits()
     if split not in found:
         raise InputError(f"{benchmark} has no split '{split}'; it has {', '.join(found)}")

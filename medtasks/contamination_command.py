@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         description=f"{__doc__.splitlines()[0]} share: of the items, those that are {', '.join(LEAKS[:-1])} or "
         f"{LEAKS[-1]}; an item counts once a source, with its worst finding.",
     )
-    known = ", ".join([*GROUPS, *benchmarks.BENCHMARKS])
+    known = ", ".join([*GROUPS, *benchmarks.ALL])
     parser.add_argument(
         "--tasks",
         default="medadapt",
@@ -79,7 +79,7 @@ def _tasks(names: str) -> dict[str, list[dict]]:
     """Name as asked for -> its items."""
     asked = [name.strip() for name in names.split(",") if name.strip()]
     if not asked:
-        raise InputError(f"no task; give --tasks with some of {', '.join([*GROUPS, *benchmarks.BENCHMARKS])}")
+        raise InputError(f"no task; give --tasks with some of {', '.join([*GROUPS, *benchmarks.ALL])}")
     members = dict.fromkeys(member for name in asked for member in GROUPS.get(name, (name,)))
     return {name: benchmarks.load(name.partition(":")[0], name.partition(":")[2] or "test") for name in members}
 
@@ -94,7 +94,7 @@ def rows(source: str) -> Iterator[tuple[str, dict | str]]:
         InputError: no such source (at once), a row that cannot be read or has no text (when it is reached).
     """
     name, _, split = source.partition(":")
-    if name in benchmarks.BENCHMARKS:
+    if name in benchmarks.ALL:
         return ((item["id"], item) for item in _lazily(benchmarks.load, name, split or "train"))
     path = corpora.SAMPLE if source == "sample" else Path(source).expanduser()
     if path.is_file() and path.name.endswith(corpora.JSONL):
@@ -107,7 +107,7 @@ def rows(source: str) -> Iterator[tuple[str, dict | str]]:
     on_hub = name.count("/") in (1, 2) and not name.startswith((".", "/", "~"))
     if not on_hub or name.endswith((*corpora.JSONL, *TEXT)):
         raise InputError(
-            f"{source}: no such file; give {kinds}, 'sample', ORG/NAME, or one of {', '.join(benchmarks.BENCHMARKS)}"
+            f"{source}: no such file; give {kinds}, 'sample', ORG/NAME, or one of {', '.join(benchmarks.ALL)}"
         )
     organization, dataset, *config = name.split("/")
     loaded = _lazily(sources.load_rows, f"{organization}/{dataset}", config[0] if config else None, split or "train")
