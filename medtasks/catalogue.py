@@ -9,6 +9,8 @@ from pathlib import Path
 
 from medtasks import TASKS_DIR, sources
 from medtasks.errors import InputError
+from medtasks.medsafe import ABSTRACTS, CLAIMS, MEDHALLU, MEDHALLU_FILES
+from medtasks.mirage import FILES as MIRAGE_FILES
 
 SHOWN = 1_200
 """Characters of a rendered prompt that `validate` prints; longer ones lose their middle."""
@@ -33,7 +35,7 @@ class About:
 
 def abouts() -> dict[str, About]:
     """Benchmark -> what is known of it (``tests/medtasks/test_hub.py`` checks the sizes)."""
-    from medtasks import benchmarks, medsafe, mirage
+    from medtasks import benchmarks
 
     subjects = (135, 265, 144, 173, 100, 272)
     return {
@@ -49,8 +51,8 @@ def abouts() -> dict[str, About]:
         "mmlu_med_sub": About(200, "test, subset", "MIT"),
         "medhallu": About(1_000, "pqa_labeled", "MIT"),
         "medhallu_knowledge": About(1_000, "pqa_labeled", "MIT"),
-        "scifact": About(340, "dev", "CC BY 4.0", (medsafe.CLAIMS[0].format("dev"), medsafe.ABSTRACTS[0])),
-        "bioasq": About(618, "test", "CC BY 2.5", (mirage.FILES[0],)),
+        "scifact": About(340, "dev", "CC BY 4.0", (CLAIMS[0].format("dev"), ABSTRACTS[0])),
+        "bioasq": About(618, "test", "CC BY 2.5", (MIRAGE_FILES[0],)),
     } | {
         f"mmlu_med_{subject}": About(items, "test", "MIT")
         for subject, items in zip(benchmarks.MMLU_SUBJECTS, subjects, strict=True)
@@ -66,20 +68,24 @@ def our_tasks():
 
 def table() -> str:
     """Suites first, then tasks: name, items, split, licence, and where the data comes from."""
-    index, known = our_tasks().task_index, abouts()
-    suites, tasks = [], []
-    for name, entry in sorted(index.items()):
-        if entry.kind.name == "GROUP":
-            members = [m if isinstance(m, str) else m["task"] for m in entry.cfg["task"]]
-            suites.append((name, ", ".join(members)))
-        else:
+    manager, known = our_tasks(), abouts()
+    entries = sorted(manager.task_index.items())
+    sizes, tasks = {}, []
+    for name, entry in entries:
+        if entry.kind.name != "GROUP":
             config = _config(Path(entry.yaml_path))
             about = known[config["dataset_kwargs"]["benchmark"]]
+            sizes[name] = about.items
             tasks.append((name, f"{about.items:,}", about.split, about.licence, _data(config["dataset_path"], about)))
+    suites = [
+        (name, f"{sum(sizes[leaf] for leaf in _leaves(manager, name)):,}", ", ".join(_members(entry)))
+        for name, entry in entries
+        if entry.kind.name == "GROUP"
+    ]
     heads = ("task", "items", "split", "licence", "data")
     return "\n".join(
         [
-            *_aligned([("suite", "tasks"), *suites]),
+            *_aligned([("suite", "items", "tasks"), *suites]),
             "",
             *_aligned([heads, *tasks]),
             "",
@@ -104,6 +110,8 @@ def _config(path: Path) -> dict:
 
 def _data(dataset: str, about: About) -> str:
     """Whether a benchmark's data is here, and where."""
+    if dataset == MEDHALLU and sources.find_file(MEDHALLU_FILES):
+        return "file, there"
     if about.files:
         missing = [name for name in about.files if sources.find_file(_spellings(name)) is None]
         return f"file to fetch: {', '.join(missing)}" if missing else "file, there"
@@ -118,10 +126,8 @@ def _data(dataset: str, about: About) -> str:
 
 def _spellings(name: str) -> Sequence[str]:
     """All names that a file may have, of one of them."""
-    from medtasks import medsafe, mirage
-
-    claims = [pattern.format("dev") for pattern in medsafe.CLAIMS]
-    return next(names for names in (claims, medsafe.ABSTRACTS, mirage.FILES) if name in names)
+    claims = [pattern.format("dev") for pattern in CLAIMS]
+    return next(names for names in (claims, ABSTRACTS, MIRAGE_FILES) if name in names)
 
 
 def _is_cached(dataset: str) -> bool:
@@ -173,12 +179,16 @@ def validate(names: Sequence[str], include_path: str | None = None) -> int:
 def _leaves(manager, name: str) -> Iterator[str]:
     """The tasks below ``name``, itself if it is one."""
     entry = manager.task_index.get(name)
-    members = entry.cfg.get("task") if entry is not None and entry.kind.name == "GROUP" else None
-    if not isinstance(members, list):
+    if entry is None or entry.kind.name != "GROUP" or not isinstance(entry.cfg.get("task"), list):
         yield from manager.match_tasks([name]) or [name]
         return
-    for member in members:
-        yield from _leaves(manager, member if isinstance(member, str) else member["task"])
+    for member in _members(entry):
+        yield from _leaves(manager, member)
+
+
+def _members(group) -> list[str]:
+    """The names in a group's entry."""
+    return [member if isinstance(member, str) else member["task"] for member in group.cfg["task"]]
 
 
 def _rendered(task, docs: Sequence[dict]) -> str:

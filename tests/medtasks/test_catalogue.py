@@ -17,7 +17,8 @@ def test_every_task_is_listed_with_what_is_known_of_its_benchmark(index, capsys)
     assert "1,273" in lines["medqa"] and "MIT" in lines["medqa"] and "in the sample" in lines["medqa"]
     assert "medhallu, medhallu_knowledge, scifact" in lines["medsafe"]
     assert "file to fetch: mirage/benchmark.json" in lines["bioasq"]
-    assert "file, there" in lines["scifact"]
+    assert "file, there" in lines["scifact"] and "file, there" in lines["medhallu"]
+    assert lines["medadapt"].split()[1] == "7,045"
 
 
 def test_what_is_known_covers_every_benchmark():

@@ -28,6 +28,14 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_reader_that_stops_early_is_no_error():
+    with subprocess.Popen(
+        [sys.executable, "-m", "medtasks.cli", "ls"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+
+
 def test_run_writes_lm_evals_own_result_files(medadapt, tmp_path):
     done = medadapt("run", *DUMMY, "--tasks", "medadapt", "--limit", "3", "--output_path", tmp_path, "--log_samples")
     assert done.returncode == 0, done.stderr[-2000:]
