@@ -16,7 +16,7 @@ MEDHALLU_FILES = ("medhallu.jsonl.gz", "medhallu.jsonl")
 CLAIMS = ("scifact/claims_{}.jsonl", "scifact_claims_{}.jsonl.gz", "scifact_claims_{}.jsonl")
 ABSTRACTS = ("scifact/corpus.jsonl", "scifact_corpus.jsonl.gz", "scifact_corpus.jsonl", "scifact.jsonl.gz")
 SCIFACT_LABELS = {"SUPPORT": "supported", "CONTRADICT": "refuted", None: "not enough information"}
-GET_SCIFACT = "unpack its release there as scifact/ (medtasks/medsafe/README.md says how)"
+GET_SCIFACT = f"unpack its release as FOLDER/scifact and set {sources.ENV}=FOLDER,hub (medtasks/medsafe/README.md)"
 
 
 def medhallu() -> dict:

@@ -36,11 +36,12 @@ def places() -> list[Path | None]:
 
 
 def find_file(names: Sequence[str]) -> Path | None:
-    """The first of the files ``names`` (paths below a folder) that a folder of ``MEDTASKS_DATA`` holds, if any does."""
-    for folder in filter(None, places()):
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
+    """The first of the files ``names`` in the folders of ``MEDTASKS_DATA`` and the folders in them; None if none has it."""
+    for place in filter(None, places()):
+        for folder in (place, *sorted(child for child in place.iterdir() if child.is_dir())):
+            for name in names:
+                if (folder / name).is_file():
+                    return folder / name
     return None
 
 

@@ -63,8 +63,10 @@ def test_scifact_reads_its_release_and_single_files(tmp_path, monkeypatch):
         json.dumps({"id": f"scifact_{r['doc_id']}", "title": r["title"], "text": " ".join(r["abstract"])}) for r in rows
     ]
     (single / "scifact.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    monkeypatch.setenv("MEDTASKS_DATA", str(single))
-    assert benchmarks.load("scifact", "test") == before
+    for places in (str(single), f"{tmp_path},hub"):  # the folder itself, or the one that it lies in
+        (release / "corpus.jsonl").unlink(missing_ok=True)
+        monkeypatch.setenv("MEDTASKS_DATA", places)
+        assert benchmarks.load("scifact", "test") == before
 
 
 def test_a_claim_without_its_abstract_is_refused(tmp_path, monkeypatch):
