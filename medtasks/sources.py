@@ -36,7 +36,7 @@ def places() -> list[Path | None]:
 
 
 def find_file(names: Sequence[str]) -> Path | None:
-    """The first of the files ``names`` in the folders of ``MEDTASKS_DATA`` and the folders in them; None if none has it."""
+    """The first of the files ``names`` in the folders of ``MEDTASKS_DATA`` or the folders in these; None if absent."""
     for place in filter(None, places()):
         for folder in (place, *sorted(child for child in place.iterdir() if child.is_dir())):
             for name in names:
