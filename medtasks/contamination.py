@@ -30,6 +30,7 @@ import numpy as np
 
 from medtasks import benchmarks, mcq
 from medtasks.errors import InputError
+from medtasks.files import sha256_json
 from medtasks.ngrams import NgramIndex, Vocabulary, normalize, words
 
 NGRAM = 13
@@ -112,6 +113,11 @@ class Overlap:
                     self._viewed.append(position)
                     numbers.append(number)
         return NgramIndex(views, NGRAM, groups=numbers, most_groups=BOILERPLATE)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the words of any item."""
+        return sha256_json([*self._questions, *self._options, *(item.get("context") for item in self.items)])[:16]
 
     def is_contaminated(self, row: dict | str) -> bool:
         """Whether ``row`` holds an item in one of the ways of :data:`LEAKS`."""

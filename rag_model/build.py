@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from medtasks import corpora, files
 from medtasks.errors import InputError
@@ -23,6 +23,7 @@ from rag_model.index import (
     BUILD,
     FORMAT,
     INDEX,
+    LEFT_OUT,
     LOCK,
     SNIPPETS,
     STORE,
@@ -32,6 +33,9 @@ from rag_model.index import (
     load_shard,
     read_meta,
 )
+
+if TYPE_CHECKING:
+    from medtasks.contamination import Overlap
 
 SHARD_SIZE = 512
 BLOCK = 128
@@ -59,6 +63,7 @@ def build(
     embedder: Embedder,
     chunks: Chunking | None = None,
     *,
+    held_out: "Overlap | None" = None,
     shard_size: int = SHARD_SIZE,
     overwrite: bool = False,
     progress: bool = True,
@@ -68,6 +73,8 @@ def build(
     Args:
         corpus: see :func:`medtasks.corpora.read`.
         embedder: anything with ``name``, ``fingerprint`` and ``encode(texts) -> (n, dimension) float32 unit vectors``.
+        held_out: items that no passage may hold, as :func:`medtasks.contamination.held_out` gives them; passages that
+            do are left out and listed in ``left_out.jsonl``.
         shard_size: snippets in a file of vectors, which is what a killed build loses at most (a build that goes on
             keeps the size it was begun with).
         overwrite: throw away what another build left in ``out``.
@@ -87,9 +94,11 @@ def build(
         "embedder": {"name": embedder.name, "fingerprint": embedder.fingerprint},
         "shard_size": shard_size,
     }
+    if held_out is not None:
+        inputs["held_out"] = {"items": len(held_out.items), "fingerprint": held_out.fingerprint}
     with _only_writer(out):
         if overwrite:
-            _remove(out, INDEX, BUILD, SNIPPETS, VECTORS, STORE)
+            _remove(out, INDEX, BUILD, LEFT_OUT, SNIPPETS, VECTORS, STORE)
         inputs = _begin(out, inputs)
         if (out / INDEX).is_file():
             meta = read_meta(out)
@@ -100,14 +109,15 @@ def build(
 
         if not (out / SNIPPETS).is_file():
             _remove(out, VECTORS, STORE)
-            files.write_jsonl(out / SNIPPETS, chunking.split(corpora.read(corpus), Chunking(**inputs["chunking"])))
-        with (out / SNIPPETS).open("rb") as f:
-            n_snippets = sum(1 for _ in f)
+            passages = corpora.read(corpus) if held_out is None else _without(held_out, corpora.read(corpus), out)
+            files.write_jsonl(out / SNIPPETS, chunking.split(passages, Chunking(**inputs["chunking"])))
+        n_snippets = _lines(out / SNIPPETS)
         shards = _embed(out, embedder, n_snippets, inputs["shard_size"], progress)
         if not store.is_filled(out / STORE, n_snippets):
             _fill_store(out, shards, n_snippets, progress)
         meta = inputs | {
             "fingerprint": _fingerprint(inputs),
+            **({"left_out": _lines(out / LEFT_OUT)} if held_out is not None else {}),
             "dimension": load_shard(shards[0]).shape[1],
             "snippets": {
                 "count": n_snippets,
@@ -119,6 +129,33 @@ def build(
         }
         files.write_json(out / INDEX, meta)
         return Built(meta, changed=True)
+
+
+def _lines(file: Path) -> int:
+    with file.open("rb") as f:
+        return sum(1 for _ in f)
+
+
+def _without(held_out: "Overlap", passages: Iterator[dict], out: Path) -> list[dict]:
+    """The passages that hold no item; the others are listed in ``left_out.jsonl``, each with the first item it holds.
+
+    Raises:
+        InputError: all hold one.
+    """
+    from medtasks import contamination
+
+    kept, left_out = [], []
+    for passage in passages:
+        found = [finding for finding in held_out.find(passage) if finding.kind in contamination.LEAKS]
+        if found:
+            item = held_out.items[found[0].position]
+            left_out.append({"id": passage["id"], "item": item["id"], "kind": found[0].kind})
+        else:
+            kept.append(passage)
+    if not kept:
+        raise InputError(f"{out}: all {len(left_out)} passages hold a test item, so nothing is left to index")
+    files.write_jsonl(out / LEFT_OUT, left_out)
+    return kept
 
 
 @contextmanager
@@ -165,6 +202,7 @@ def _shown(inputs: dict) -> dict[str, str]:
         "corpus": f"{inputs['corpus']['passages']} passages, sha256 {inputs['corpus']['sha256'][:16]}",
         "chunking": f"size {inputs['chunking']['size']} overlap {inputs['chunking']['overlap']}",
         "embedder": f"fingerprint {inputs['embedder']['fingerprint']}",
+        "held-out items": "none" if "held_out" not in inputs else f"fingerprint {inputs['held_out']['fingerprint']}",
     }
 
 
@@ -175,7 +213,7 @@ def _fingerprint(inputs: dict) -> str:
         "corpus": inputs["corpus"]["sha256"],
         "chunking": inputs["chunking"],
         "embedder": inputs["embedder"]["fingerprint"],
-    }
+    } | ({"held_out": inputs["held_out"]["fingerprint"]} if "held_out" in inputs else {})
     return files.sha256_json(content)[:16]
 
 

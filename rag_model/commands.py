@@ -37,6 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument(
         "--batch-size", type=_positive, default=embedding.BATCH_SIZE, metavar="N", help="texts embedded at once"
     )
+    make.add_argument(
+        "--decontaminate",
+        action="store_true",
+        help="leave out passages that hold a test item of any benchmark (`medadapt contamination` shows which)",
+    )
     make.add_argument("--overwrite", action="store_true", help="throw away what another build left in DIR")
 
     info = commands.add_parser("info", help="say what an index holds")
@@ -65,11 +70,14 @@ def _positive(text: str) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
+    from medtasks import contamination
+
     meta, changed = build(
         options.corpus,
         options.out,
         embedding.Embedder(options.embedder, batch_size=options.batch_size),
         Chunking(options.chunk_size, options.chunk_overlap),
+        held_out=contamination.held_out() if options.decontaminate else None,
         overwrite=options.overwrite,
     )
     print(f"{options.out}: {'index built' if changed else 'the index is already complete, nothing to do'}")
@@ -95,9 +103,15 @@ def _query(options: argparse.Namespace) -> int:
 
 def _described(meta: dict) -> str:
     corpus, chunking, embedder = meta["corpus"], meta["chunking"], meta["embedder"]
+    left_out = []
+    if "held_out" in meta:
+        left_out = [
+            f"  left out     {meta['left_out']:,} passages that hold one of {meta['held_out']['items']:,} items"
+        ]
     return "\n".join(
         [
             f"  corpus       {corpus['name']}, {corpus['passages']:,} passages (sha256 {corpus['sha256'][:16]})",
+            *left_out,
             f"  snippets     {meta['snippets']['count']:,} of at most {chunking['size']:,} characters, "
             f"overlap {chunking['overlap']:,}",
             f"  embedder     {embedder['name']} ({embedder['fingerprint']}), {meta['dimension']} dimensions",

@@ -4,6 +4,7 @@ In the order in which :mod:`rag_model.build` writes it::
 
     .lock            held by the one process that builds
     build.json       the inputs; a build that was stopped goes on only with the same ones
+    left_out.jsonl   passages that hold a test item, where these are left out: ``id, item, kind``
     snippets.jsonl   the snippets in corpus order: ``id, title, text, source, license``
     vectors/*.npy    shards of their unit vectors in the same order: float32, (snippets in the shard, dimension)
     chroma/          the same again as a Chroma store (:mod:`rag_model.store`)
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 LOCK = ".lock"
 BUILD = "build.json"
+LEFT_OUT = "left_out.jsonl"
 SNIPPETS = "snippets.jsonl"
 VECTORS = "vectors"
 STORE = "chroma"

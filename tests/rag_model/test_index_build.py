@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rag_doubles import WordEmbedder, write_corpus
 
+from medtasks import contamination
 from medtasks.errors import InputError
 from rag_model import store
 from rag_model.build import build
@@ -229,3 +230,41 @@ def test_index_json_says_what_is_inside(little_index):
     assert meta["corpus"]["name"] == "corpus.jsonl" and meta["corpus"]["passages"] == 40
     assert open_index(little_index).snippet(rows[-1]["id"]) == rows[-1]
     assert not {"date", "time", "seconds"} & set(meta)
+
+
+# Test items stay out
+
+
+def test_passages_that_hold_a_test_item_are_left_out_and_listed(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus.jsonl")
+    question = "Which of the two valves between the atria and the ventricles has three leaflets in a healthy adult?"
+    item = {"id": "t1", "question": question, "options": ["mitral", "tricuspid"], "answer": 1, "context": ""}
+    leak = {"id": "leak", "title": "", "text": f"Quiz of the week. {question.upper()} The answer follows."}
+    corpus.write_text(corpus.read_text() + json.dumps(leak) + "\n")
+    held_out = contamination.Overlap([item])
+    built = build(str(corpus), tmp_path / "clean", WordEmbedder(), held_out=held_out, progress=False)
+    whole = build(str(corpus), tmp_path / "whole", WordEmbedder(), progress=False)
+    assert built.meta["left_out"] == 1 and "left_out" not in whole.meta
+    assert built.meta["snippets"]["count"] == whole.meta["snippets"]["count"] - 1
+    assert built.meta["fingerprint"] != whole.meta["fingerprint"]
+    listed = (tmp_path / "clean" / "left_out.jsonl").read_text()
+    assert json.loads(listed) == {"id": "leak", "item": "t1", "kind": "stem"}
+    assert not any("leak" in snippet_id for snippet_id in open_index(tmp_path / "clean").ids)
+    again = build(str(corpus), tmp_path / "clean", WordEmbedder(), held_out=held_out, progress=False)
+    assert again == (built.meta, False)
+    with pytest.raises(InputError, match="begun with held-out items fingerprint .*, now none"):
+        build(str(corpus), tmp_path / "clean", WordEmbedder(), progress=False)
+
+
+def test_a_corpus_of_test_items_alone_is_refused(tmp_path):
+    question = "Which of the two valves between the atria and the ventricles has three leaflets in a healthy adult?"
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"id": "leak", "text": question}) + "\n")
+    item = {"id": "t1", "question": question, "options": ["mitral", "tricuspid"], "answer": 1}
+    with pytest.raises(InputError, match="all 1 passages hold a test item"):
+        build(
+            str(tmp_path / "corpus.jsonl"),
+            tmp_path / "index",
+            WordEmbedder(),
+            held_out=contamination.Overlap([item]),
+            progress=False,
+        )
