@@ -144,7 +144,7 @@ def test_sizes_and_tables_of_flaws_are_those_of_the_data(on_hub, shared_data):
     equal, table = last_line(on_hub(FLAWS, MEDTASKS_DATA=f"{shared_data / 'eval'},{shared_data / 'corpus'},hub"))
     assert equal
     printed = set(table.splitlines())
-    for suite in ("medadapt", "open_medical_llm", "mirage", "medsafe"):
+    for suite in ("medadapt", "open_medical_llm", "mirage", "medsafe", "robust"):
         text = (TASKS_DIR / suite / "README.md").read_text()
         lines = [line for line in text.partition("## Known flaws")[2].splitlines() if line.startswith("| ")]
         assert len(lines) > 4 and set(lines) <= printed, set(lines) - printed
