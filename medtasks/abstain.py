@@ -8,7 +8,7 @@ weigh them (Kalai et al. 2025, arXiv:2509.04664, who argue that evaluations with
 
 from collections.abc import Sequence
 
-from medtasks import items
+from medtasks import items, mcq
 
 OPTION = "I don't know"
 
@@ -29,10 +29,9 @@ def scores(doc: dict, results: Sequence[tuple[float, bool]]) -> dict[str, float 
         ``score`` 1, 0 or -1/(k - 1) with k options beside "I don't know"; ``acc`` and ``abstain_rate`` 0 or 1;
         ``acc_answered`` as ``acc``, None where the model abstains.
     """
-    likelihoods = [likelihood for likelihood, _ in results]
-    chosen = likelihoods.index(max(likelihoods))
-    right, abstains = chosen == doc["answer"], chosen == len(likelihoods) - 1
-    penalty = 1 / (len(likelihoods) - 2)
+    chosen = mcq.likeliest([likelihood for likelihood, _ in results])
+    right, abstains = chosen == doc["answer"], chosen == len(results) - 1
+    penalty = 1 / (len(results) - 2)
     return {
         "score": float(right) if right or abstains else -penalty,
         "acc": float(right),

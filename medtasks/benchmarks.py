@@ -56,18 +56,16 @@ def _medmcqa():
     return {"train": sources.load_rows(MEDMCQA, None, "train"), "test": rows}
 
 
-def _pubmedqa():
+def _pubmedqa(arrange=sorted):
     rows = sources.load_rows(PUBMEDQA, "pqa_labeled", "train")
     train, test = pubmedqa_halves(rows["pubid"], rows["final_decision"])
-    return {"train": rows.select(sorted(train)), "test": rows.select(sorted(test))}
+    return {"train": rows.select(arrange(train)), "test": rows.select(arrange(test))}
 
 
 def _pubmedqa_lmeval():
     """Both halves in the order of the authors' split script, in which lm-eval's `pubmedqa` stands: all yes, then no,
     then maybe, so that a ``--limit`` asks the yes questions first."""
-    rows = sources.load_rows(PUBMEDQA, "pqa_labeled", "train")
-    train, test = pubmedqa_halves(rows["pubid"], rows["final_decision"])
-    return {"train": rows.select(train), "test": rows.select(test)}
+    return _pubmedqa(arrange=list)
 
 
 def _mmlu(subject):
@@ -158,8 +156,6 @@ BENCHMARKS = {
     "medqa": (_medqa, items.from_medqa),
     "medmcqa": (_medmcqa, items.from_medmcqa),
     "pubmedqa": (_pubmedqa, items.from_pubmedqa),
-    "pubmedqa_lmeval": (_pubmedqa_lmeval, items.from_pubmedqa),
-    "pubmedqa_star": (_pubmedqa, items.from_pubmedqa_star),
     "mmlu_med": (_mmlu_med, items.from_mmlu),
     "medqa_sub": (_medqa_sub, items.from_medqa),
     "medmcqa_sub": (_medmcqa_sub, items.from_medmcqa),
@@ -167,6 +163,13 @@ BENCHMARKS = {
     "mmlu_med_sub": (_mmlu_med_sub, items.from_mmlu),
 } | {f"mmlu_med_{subject}": (lambda subject=subject: _mmlu(subject), items.from_mmlu) for subject in MMLU_SUBJECTS}
 """name -> (its splits' rows, the conversion of rows to items). All of these are on the Hub."""
+
+VIEWS = {
+    "pubmedqa_lmeval": (_pubmedqa_lmeval, items.from_pubmedqa),
+    "pubmedqa_star": (_pubmedqa, items.from_pubmedqa_star),
+}
+"""Likewise, of questions that stand in :data:`BENCHMARKS` already, in another order or with less shown: nothing more to
+keep out of training."""
 
 OF_FILES = {
     "medhallu": (medsafe.medhallu, medsafe.from_medhallu),
@@ -176,7 +179,7 @@ OF_FILES = {
 }
 """Likewise, of data that a user may have to fetch as files."""
 
-ALL = BENCHMARKS | OF_FILES
+ALL = BENCHMARKS | VIEWS | OF_FILES
 
 
 def rows(benchmark: str, **_) -> dict:

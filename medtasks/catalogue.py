@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medtasks import TASKS_DIR, sources
 from medtasks.errors import InputError
-from medtasks.medsafe import ABSTRACTS, CLAIMS, MEDHALLU, MEDHALLU_FILES
+from medtasks.medsafe import ABSTRACTS, CLAIMS, MEDHALLU_FILES
 from medtasks.mirage import FILES as MIRAGE_FILES
 
 SHOWN = 1_200
@@ -24,13 +24,15 @@ class About:
         items: of its test split.
         split: the published split that is measured.
         licence: of the data.
-        files: those that must lie in a folder of ``MEDTASKS_DATA``, if it is not on the Hub.
+        files: the files in a folder of ``MEDTASKS_DATA`` that it can come from, each by all the names it may have.
+        is_on_hub: whether it can come from the Hub too.
     """
 
     items: int
     split: str
     licence: str
-    files: tuple[str, ...] = ()
+    files: tuple[tuple[str, ...], ...] = ()
+    is_on_hub: bool = True
 
 
 def abouts() -> dict[str, About]:
@@ -38,6 +40,7 @@ def abouts() -> dict[str, About]:
     from medtasks import benchmarks
 
     subjects = (135, 265, 144, 173, 100, 272)
+    claims = tuple(name.format("dev") for name in CLAIMS)
     return {
         "medqa": About(1_273, "test", "MIT"),
         "medmcqa": About(4_183, "validation", "Apache-2.0"),
@@ -49,10 +52,10 @@ def abouts() -> dict[str, About]:
         "medmcqa_sub": About(200, "validation, subset", "Apache-2.0"),
         "pubmedqa_sub": About(200, "all 1,000, subset", "MIT"),
         "mmlu_med_sub": About(200, "test, subset", "MIT"),
-        "medhallu": About(1_000, "pqa_labeled", "MIT"),
-        "medhallu_knowledge": About(1_000, "pqa_labeled", "MIT"),
-        "scifact": About(340, "dev", "CC BY 4.0", (CLAIMS[0].format("dev"), ABSTRACTS[0])),
-        "bioasq": About(618, "test", "CC BY 2.5", (MIRAGE_FILES[0],)),
+        "medhallu": About(1_000, "pqa_labeled", "MIT", (MEDHALLU_FILES,)),
+        "medhallu_knowledge": About(1_000, "pqa_labeled", "MIT", (MEDHALLU_FILES,)),
+        "scifact": About(340, "dev", "CC BY 4.0", (claims, ABSTRACTS), is_on_hub=False),
+        "bioasq": About(618, "test", "CC BY 2.5", (MIRAGE_FILES,), is_on_hub=False),
     } | {
         f"mmlu_med_{subject}": About(items, "test", "MIT")
         for subject, items in zip(benchmarks.MMLU_SUBJECTS, subjects, strict=True)
@@ -110,11 +113,11 @@ def _config(path: Path) -> dict:
 
 def _data(dataset: str, about: About) -> str:
     """Whether a benchmark's data is here, and where."""
-    if dataset == MEDHALLU and sources.find_file(MEDHALLU_FILES):
+    missing = [names[0] for names in about.files if sources.find_file(names) is None]
+    if about.files and not missing:
         return "file, there"
-    if about.files:
-        missing = [name for name in about.files if sources.find_file(_spellings(name)) is None]
-        return f"file to fetch: {', '.join(missing)}" if missing else "file, there"
+    if not about.is_on_hub:
+        return f"file to fetch: {', '.join(missing)}"
     try:
         folder = sources.where(dataset)
     except InputError:
@@ -122,12 +125,6 @@ def _data(dataset: str, about: About) -> str:
     if folder is not None:
         return f"{dataset}, in {'the sample' if folder == sources.SAMPLE_DIR else folder}"
     return f"{dataset}, {'downloaded' if _is_cached(dataset) else 'to download'}"
-
-
-def _spellings(name: str) -> Sequence[str]:
-    """All names that a file may have, of one of them."""
-    claims = [pattern.format("dev") for pattern in CLAIMS]
-    return next(names for names in (claims, ABSTRACTS, MIRAGE_FILES) if name in names)
 
 
 def _is_cached(dataset: str) -> bool:

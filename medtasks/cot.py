@@ -11,7 +11,7 @@ import collections
 import math
 from collections.abc import Sequence
 
-from medtasks import mcq
+from medtasks import mcq, metrics
 from medtasks.extraction import extract
 
 INSTRUCTION = 'Reason step by step, then end with one line "Answer: <letter>", where <letter> is {letters}.'
@@ -46,6 +46,7 @@ def process_results(doc: dict, results: Sequence[str]) -> dict:
     }
 
 
+@metrics.bootstrapped
 def share_of_commonest(letters: Sequence[str]) -> float:
     """Share of the letter that is declared most often among those declared; NaN if none is.
 
@@ -54,12 +55,3 @@ def share_of_commonest(letters: Sequence[str]) -> float:
     """
     counts = collections.Counter(letter for letter in letters if letter)
     return max(counts.values()) / counts.total() if counts else math.nan
-
-
-def _stderr(letters: Sequence[str]) -> float:
-    from medtasks import metrics
-
-    return metrics.bootstrap(share_of_commonest, letters)
-
-
-share_of_commonest.stderr = _stderr

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from medtasks import demographic_rules, items, metrics, vignettes
+from medtasks import demographic_rules, items, mcq, metrics, vignettes
 
 ATTRIBUTES = ("sex", "age", "race")
 ORIGINAL = "original"
@@ -108,8 +108,7 @@ def scores(doc: dict, results: Sequence[tuple[float, bool]]) -> dict[str, list]:
 
     ``chosen`` is the index of the most likely option, the first of equals; ``right`` is 0 or 1.
     """
-    likelihoods = [likelihood for likelihood, _ in results]
-    chosen = likelihoods.index(max(likelihoods))
+    chosen = mcq.likeliest([likelihood for likelihood, _ in results])
     record = [doc[column] for column in ("original_id", "attribute", "was", "value")]
     return dict.fromkeys(METRICS, [*record, chosen, int(chosen == doc["answer"])])
 

@@ -51,6 +51,11 @@ def target(item: dict) -> str:
     return LETTERS[item["answer"]]
 
 
+def likeliest(loglikelihoods: Sequence[float]) -> int:
+    """Index of the option that is chosen: the most likely one, the first of equals (as lm-eval's ``acc``)."""
+    return max(range(len(loglikelihoods)), key=loglikelihoods.__getitem__)
+
+
 def find_item(prompt: str, item: dict) -> int:
     """Where the rendering of ``item`` begins in a whole prompt (few-shot block, chat template and all).
 

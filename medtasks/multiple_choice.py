@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from medtasks import option_text
+from medtasks import mcq, option_text
 from medtasks.benchmarks import MMLU_SUBJECTS
 
 MEDQA_STEPS = ("step1", "step2&3")
@@ -77,8 +77,8 @@ def process_results(doc: dict, results: Results) -> dict:
 def option_texts(doc: dict, results: Results) -> dict:
     """:func:`process_results` of options scored by their texts, with ``acc_norm``: 0 or 1 by the log-likelihood divided
     by the number of characters, as lm-eval's."""
-    lengths = [len(text) for text in option_text.choices(doc)]
-    chosen = max(range(len(lengths)), key=lambda i: results[i][0] / lengths[i])
+    texts = option_text.choices(doc)
+    chosen = mcq.likeliest([likelihood / len(text) for (likelihood, _), text in zip(results, texts, strict=True)])
     return process_results(doc, results) | {"acc_norm": float(chosen == doc["answer"])}
 
 

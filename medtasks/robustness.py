@@ -186,5 +186,4 @@ def _named_results(doc: dict, results: Sequence, versions: dict) -> dict:
 
 
 def _chosen(results: Sequence) -> int:
-    """Position of the likeliest continuation, the first of equals (as lm-eval's own ``acc``)."""
-    return max(range(len(results)), key=lambda position: results[position][0])
+    return mcq.likeliest([likelihood for likelihood, _ in results])

@@ -88,7 +88,7 @@ def _answer(sample: dict) -> tuple[int, int | None, list[float]]:
         letter = sample["declared"]
         return mcq.LETTERS.index(sample["target"]), mcq.LETTERS.index(letter) if letter else None, []
     loglikelihoods = [float(response[0]) for response in sample["filtered_resps"]]
-    return int(sample["target"]), max(range(len(loglikelihoods)), key=loglikelihoods.__getitem__), loglikelihoods
+    return int(sample["target"]), mcq.likeliest(loglikelihoods), loglikelihoods
 
 
 def predictions(run: Path) -> dict[str, list[dict]]:

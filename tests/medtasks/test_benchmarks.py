@@ -10,7 +10,7 @@ from medtasks.errors import InputError
 FAMILIES = ("medqa", "medmcqa", "pubmedqa", "mmlu_med")
 
 
-@pytest.mark.parametrize("name", benchmarks.BENCHMARKS)
+@pytest.mark.parametrize("name", benchmarks.BENCHMARKS | benchmarks.VIEWS)
 def test_items_are_well_formed(name):
     for split in ("train", "test"):
         items = benchmarks.load(name, split)

@@ -69,7 +69,8 @@ FLAWS = """
 import json
 from pathlib import Path
 from medtasks import benchmarks, catalogue, flaws
-sizes = {name: catalogue.abouts()[name].items for name in (*benchmarks.BENCHMARKS, "medhallu", "scifact")}
+known = (*benchmarks.BENCHMARKS, *benchmarks.VIEWS, "medhallu", "scifact")
+sizes = {name: catalogue.abouts()[name].items for name in known}
 found = {name: len(benchmarks.load(name, "test")) for name in sizes}
 names = [n for n in found if not n.endswith("_lmeval")] + ["medhallu_knowledge"]
 print(json.dumps([sizes == found, flaws.table(names)]))
