@@ -1,48 +1,84 @@
-"""Read what lm-eval wrote (``results_*.json`` and ``samples_*.jsonl``) and keep it as one run of a study.
+"""A run: one model's answers to the items of some tasks, read from anyone's lm-eval output or from a study.
 
-A run folder holds ``results.json`` (lm-eval's own file, less its listing of the machine), ``samples/<task>.jsonl`` (its
-per-item logs), ``retrieval/<task>.jsonl`` where passages were used, and ``predictions.jsonl``: one short line an item,
-enough for every statistic, without prompts or questions.
+A run folder of a study holds ``results.json`` (lm-eval's own file, less its listing of the machine),
+``samples/<task>.jsonl`` (its per-item logs), ``retrieval/<task>.jsonl`` where passages were used, and
+``predictions.jsonl``: one short line an item, enough for every statistic, without prompts or questions.
 """
 
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-from medtasks import TASKS_DIR, mcq
+from medtasks import TASKS_DIR
 from medtasks.errors import InputError
 from medtasks.files import write_json, write_jsonl
+from results import harness_output
 
 PREDICTIONS = "predictions.jsonl"
-DECIMALS = 6
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model's answers.
+
+    Attributes:
+        name: what tables call it.
+        source: the folder or results file that it was read from.
+        results: lm-eval's results file.
+        tasks: task -> its predictions (:func:`results.harness_output.predictions`), in document order.
+    """
+
+    name: str
+    source: Path
+    results: dict
+    tasks: dict[str, list[dict]]
+
+
+def read(path: str | Path, name: str | None = None, metric: str | None = None, filter_name: str | None = None) -> Run:
+    """Read a run of a study, or what ``lm_eval --log_samples --output_path`` left (its folder or results file).
+
+    Args:
+        name: what to call it; the folder's name if None.
+        metric, filter_name: as in :func:`results.harness_output.predictions`; a study's run has only one of each.
+
+    Raises:
+        InputError: nothing is there, or it is damaged, cut off or of another version.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give what lm_eval --output_path wrote, or a study's run")
+    if (path / PREDICTIONS).is_file():
+        return Run(name or path.name, path, harness_output.results(path / RESULTS), predictions(path))
+    file = harness_output.find(path)
+    found = harness_output.results(file)
+    asked = {task: counts.get("effective") for task, counts in found.get("n-samples", {}).items()}
+    tasks = {
+        task: harness_output.predictions(task, samples, asked.get(task), metric, filter_name)
+        for task, samples in harness_output.samples(file).items()
+    }
+    return Run(name or (path.name if path.is_dir() else path.parent.name), path, found, tasks)
 
 
 def collect(output: Path, run: Path) -> None:
     """Turn lm-eval's output folder into the run folder ``run``, put in place whole by one rename.
 
     Raises:
-        InputError: lm-eval left no results or no samples (it only warns when it cannot write).
+        InputError: lm-eval left no results or no samples (it only warns when it cannot write), or damaged ones.
     """
-    found = sorted(output.glob("**/results_*.json"))
-    if not found:
-        raise InputError(f"{output}: the evaluation left no results_*.json; see its messages above")
+    answered = read(output)
+    results = harness_output.find(output)
     temporary = run.with_name(f".{run.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "samples").mkdir(parents=True)
-    results = found[-1]
-    kept = json.loads(_relative(results.read_text(encoding="utf-8")))
+    kept = json.loads(_relative(json.dumps(answered.results)))
     kept.pop("pretty_env_info", None)
-    write_json(temporary / "results.json", kept)
-    date = results.stem.removeprefix("results_")
-    predictions = []
-    for file in sorted(results.parent.glob(f"samples_*_{date}.jsonl")):
-        task = file.stem.removeprefix("samples_").removesuffix(f"_{date}")
+    write_json(temporary / RESULTS, kept)
+    for task, file in harness_output.samples(results).items():
         shutil.copyfile(file, temporary / "samples" / f"{task}.jsonl")
-        predictions += _predictions(task, file)
-    if not predictions:
-        raise InputError(f"{output}: the evaluation left no samples_*.jsonl; run it with --log_samples")
-    write_jsonl(temporary / PREDICTIONS, predictions)
+    write_jsonl(temporary / PREDICTIONS, (row for rows in answered.tasks.values() for row in rows))
     if (retrieval := output / "retrieval").is_dir():
         shutil.copytree(retrieval, temporary / "retrieval")
     shutil.rmtree(run, ignore_errors=True)
@@ -58,41 +94,10 @@ def _relative(text: str) -> str:
     return text
 
 
-def _predictions(task: str, file: Path) -> list[dict]:
-    """``task, doc_id, id, gold, choice, correct, loglikelihoods`` of each multiple-choice sample, in doc order."""
-    rows = []
-    with file.open(encoding="utf-8") as f:
-        for line in f:
-            sample = json.loads(line)
-            gold, choice, loglikelihoods = _answer(sample)
-            rows.append(
-                {
-                    "task": task,
-                    "doc_id": sample["doc_id"],
-                    "id": sample["doc"].get("id", sample["doc_hash"]),
-                    "gold": gold,
-                    "choice": choice,
-                    "correct": int(choice == gold),
-                    "loglikelihoods": [round(value, DECIMALS) for value in loglikelihoods],
-                }
-            )
-    return sorted(rows, key=lambda row: row["doc_id"])
-
-
-def _answer(sample: dict) -> tuple[int, int | None, list[float]]:
-    """The right option, the chosen one, and the options' log-likelihoods, of one sample.
-
-    A written answer (chain of thought) has no log-likelihoods, and no choice where it declares none.
-    """
-    if "declared" in sample:
-        letter = sample["declared"]
-        return mcq.LETTERS.index(sample["target"]), mcq.LETTERS.index(letter) if letter else None, []
-    loglikelihoods = [float(response[0]) for response in sample["filtered_resps"]]
-    return int(sample["target"]), mcq.likeliest(loglikelihoods), loglikelihoods
-
-
 def predictions(run: Path) -> dict[str, list[dict]]:
-    """The predictions of a run by task, each in document order.
+    """The predictions of a study's run by task, each in document order.
+
+    Runs of an earlier version have no hashes and groups: their items are known by ``id`` alone.
 
     Raises:
         InputError: the run has no predictions, or the file is damaged.
@@ -105,9 +110,11 @@ def predictions(run: Path) -> dict[str, list[dict]]:
         for number, line in enumerate(f, 1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = {"group": row["id"], "subject": "", "doc_hash": None, "prompt_hash": None} | row
+                by_task.setdefault(row["task"], []).append(row)
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else str(error)
                 raise InputError(
-                    f"{file}:{number}: damaged ({error.msg}); delete {run} and run the study again"
+                    f"{file}:{number}: damaged ({reason}); delete {run} and run the study again"
                 ) from error
-            by_task.setdefault(row["task"], []).append(row)
     return by_task

@@ -65,7 +65,7 @@ def test_collect_writes_no_path_of_this_machine(output, tmp_path, monkeypatch):
 
 
 def test_collect_refuses_an_output_without_results(tmp_path):
-    with pytest.raises(InputError, match="left no results_"):
+    with pytest.raises(InputError, match="no results_<date>.json"):
         runs.collect(tmp_path, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
@@ -73,7 +73,7 @@ def test_collect_refuses_an_output_without_results(tmp_path):
 def test_damaged_predictions_are_named(tmp_path):
     with pytest.raises(InputError, match="not a finished run"):
         runs.predictions(tmp_path)
-    (tmp_path / "predictions.jsonl").write_text('{"task": "a"}\n{"task"')
+    (tmp_path / "predictions.jsonl").write_text('{"task": "a", "id": "1"}\n{"task"')
     with pytest.raises(InputError, match=r"predictions\.jsonl:2: damaged"):
         runs.predictions(tmp_path)
 
@@ -98,13 +98,16 @@ def test_leaderboard_file_has_the_format_and_is_written_once(output, tmp_path):
 def test_written_answers_are_kept_without_log_likelihoods(tmp_path):
     """Chain of thought: the declared letter is the choice, none where none was declared."""
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "results_2026-01-01T00-00-00.json").write_text(json.dumps({"results": {"medqa_cot": {}}}))
+    (tmp_path / "out" / "results_2026-01-01T00-00-00.json").write_text(
+        json.dumps({"results": {}, "configs": {}, "versions": {}})
+    )
     doc = {"id": "a", "options": ["x", "y"]}
     samples = [
-        {"doc_id": 0, "doc": doc, "doc_hash": "0", "target": "B", "declared": "B", "filtered_resps": ["Answer: B"]},
-        {"doc_id": 1, "doc": doc, "doc_hash": "1", "target": "A", "declared": "", "filtered_resps": ["well"]},
+        {"doc_id": 0, "doc": doc, "target": "B", "declared": "B", "filtered_resps": ["Answer: B"]},
+        {"doc_id": 1, "doc": doc, "target": "A", "declared": "", "filtered_resps": ["well"]},
     ]
-    text = "\n".join(json.dumps(sample | {"acc": 0}) for sample in samples)
+    hashes = {"doc_hash": "0" * 64, "prompt_hash": "1" * 64}
+    text = "\n".join(json.dumps(sample | hashes | {"acc": sample["target"] == "B"}) for sample in samples)
     (tmp_path / "out" / "samples_medqa_cot_2026-01-01T00-00-00.jsonl").write_text(text)
     runs.collect(tmp_path / "out", tmp_path / "run")
     found = runs.predictions(tmp_path / "run")["medqa_cot"]
