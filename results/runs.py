@@ -71,7 +71,8 @@ def read(path: str | Path, name: str | None = None, metric: str | None = None, f
 
 def _asked(results: dict) -> dict[str, int]:
     """Task -> how many items lm-eval says it asked (in versions that say it)."""
-    return {task: counts["effective"] for task, counts in results.get("n-samples", {}).items()}
+    counts = results.get("n-samples") or {}
+    return {task: n["effective"] for task, n in counts.items() if isinstance(n.get("effective"), int)}
 
 
 def collect(output: Path, run: Path) -> None:
