@@ -62,6 +62,13 @@ def test_text_and_markdown_without_calibration_or_a_detectable_difference(compar
     assert tables.text(few).splitlines()[-1].rstrip().endswith("1/0")
 
 
+def test_a_run_alone_is_a_table_too():
+    alone = comparison.compare([run("base", t=answered([1, 0, 1, 1]))], "base")
+    assert tables.text(alone).splitlines()[-1].split() == ["base", "75.0", "[30.1,", "95.4]"]
+    assert len(tables.methods(alone)) == 1
+    assert tables.markdown(alone).splitlines()[2] == "| base | 75.0 [30.1, 95.4] |"
+
+
 def test_other_pairs_have_lines_of_their_own(paired):
     assert "  rag_k3 - sft" in tables.text(paired)
     assert "+0.0 [-2.5, +2.5] (p=1.000) against sft" in tables.markdown(paired)
