@@ -85,7 +85,7 @@ def python() -> str:
     return ".".join(platform.python_version_tuple()[:2])
 
 
-def code(modules: Iterable[str], root: Path = ROOT) -> dict[str, str]:
+def code(modules: Iterable[str]) -> dict[str, str]:
     """A hash of each of ``modules`` and of what they import of our rooms, directly or not.
 
     Comments, docstrings and formatting do not count, and neither does :data:`ARRANGE`.
@@ -94,17 +94,17 @@ def code(modules: Iterable[str], root: Path = ROOT) -> dict[str, str]:
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        file = _file(module, root)
+        file = _file(module)
         if f"code.{module}" in found or module in ARRANGE or file is None:
             continue
         stat = file.stat()
-        found[f"code.{module}"], imported = _parsed(file, root, stat.st_size, stat.st_mtime_ns)
+        found[f"code.{module}"], imported = _parsed(file, stat.st_size, stat.st_mtime_ns)
         waiting += imported
     return found
 
 
-def _file(module: str, root: Path) -> Path | None:
-    path = root.joinpath(*module.split("."))
+def _file(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if module.partition(".")[0] in ROOMS and file.is_file():
             return file
@@ -112,10 +112,10 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 @functools.cache
-def _parsed(file: Path, root: Path, size: int, modified: int) -> tuple[str, tuple[str, ...]]:
+def _parsed(file: Path, size: int, modified: int) -> tuple[str, tuple[str, ...]]:
     """The hash of a module's code, and the modules of ours that it imports anywhere in it."""
     tree = ast.parse(file.read_bytes())
-    imported = tuple(name for name in _imports(tree) if _file(name, root) is not None)
+    imported = tuple(name for name in _imports(tree) if _file(name) is not None)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [child for child in body if not _is_text(child)] or [ast.Pass()]

@@ -73,8 +73,9 @@ def plan(study: Study, out: Path, only: Sequence[str] | None = None) -> list[Ste
         *(_index(study, name, out) for name in study.indexes if any(v.index == name for v in wanted)),
         *(_training(study, name, out, base) for name in study.trainings if any(v.training == name for v in wanted)),
     ]
-    keys = {f"steps.{step.name}": step.key for step in steps}
-    return steps + [_evaluation(study, name, out, base, keys) for name in names]
+    before = {f"steps.{step.name}": step.key for step in steps}
+    asked = _asked(study)
+    return steps + [_evaluation(study, name, out, base, before, asked) for name in names]
 
 
 def _step(name: str, kind: str, command: Callable[[Path], list[str]], out: Path, output: str, needs, depends) -> Step:
@@ -129,7 +130,16 @@ def _training(study: Study, name: str, out: Path, base: dict[str, str]) -> Step:
     return _step(f"train-{name}", "training", command, out, f"trainings/{name}/training.json", (), depends)
 
 
-def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: dict[str, str]) -> Step:
+def _asked(study: Study) -> tuple[dict[str, str], set[str]] | InputError:
+    """What every evaluation reads (:func:`results.inputs.tasks`), or what is wrong with it."""
+    try:
+        with recipes.reading_from(study.source):
+            return inputs.tasks(study.tasks, study.run_args.get("include_path"))
+    except InputError as error:
+        return error
+
+
+def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: dict[str, str], asked) -> Step:
     variant = study.variants[name]
     needs = [f"train-{variant.training}"] if variant.training is not None else []
     needs += [f"index-{variant.index}"] if variant.index is not None else []
@@ -147,9 +157,10 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         return [*words, "--output_path", str(evaluated(folder / "runs" / name)), *_flags(study.run_args)]
 
     def depends() -> dict[str, str]:
-        with recipes.reading_from(study.source):
-            found, modules = inputs.tasks(study.tasks, study.run_args.get("include_path"))
-        modules |= {"medtasks.scoring.lm"} | ({"rag_model.lm"} if variant.index is not None else set())
+        if isinstance(asked, InputError):
+            raise asked
+        found, modules = asked
+        modules = modules | {"medtasks.scoring.lm"} | ({"rag_model.lm"} if variant.index is not None else set())
         libraries = [*LIBRARIES["evaluation"]]
         libraries += ["peft"] if variant.training is not None else []
         libraries += ["sentence-transformers"] if variant.index is not None else []

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from medtasks.errors import InputError
-from medtasks.files import write_json
+from medtasks.files import write_text
 from results import runs
 
 STAGES = ("sft", "cpt", "msft")
@@ -100,8 +100,9 @@ def load(path: str | Path) -> Study:
 
 
 def save(study: Study, folder: Path, as_run: dict) -> None:
-    """Write ``study.json`` into a study's folder: the definition, and ``as_run`` beside it."""
-    write_json(folder / FILE, asdict(study) | {AS_RUN: as_run})
+    """Write ``study.json`` into a study's folder: the definition, its variants in their order, and ``as_run``."""
+    text = json.dumps(asdict(study) | {AS_RUN: as_run}, indent=2, ensure_ascii=False, default=str)
+    write_text(folder / FILE, text + "\n")
 
 
 def of_folder(folder: str | Path) -> Study:
