@@ -116,6 +116,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def here() -> str:
+    """What steps run on here: the name of the first visible GPU, or the number of processor cores."""
+    for nvml, gpu in gpus():
+        name = nvml.nvmlDeviceGetName(gpu)
+        return name.decode() if isinstance(name, bytes) else name
+    return f"{cores()} CPU cores"
+
+
 def energy() -> float | None:
     """Joules that the visible GPUs have taken since their driver was loaded; None where no driver counts them."""
     counters = [_joules(nvml, gpu) for nvml, gpu in gpus()]

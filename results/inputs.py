@@ -63,7 +63,12 @@ def benchmark(name: str) -> dict[str, str]:
             f"data.{names[0]}": _file(path) if path else "missing"
             for names, path in zip(about.files, found, strict=True)
         }
-    return dataset(_datasets()[name])
+    return dataset(dataset_of(name))
+
+
+def dataset_of(name: str) -> str:
+    """The Hub id of a benchmark's dataset."""
+    return _datasets()[name]
 
 
 @functools.cache
