@@ -54,7 +54,8 @@ def study(argv: list[str]) -> int:
             return 128 + number
         report(definition, out)
     for name, reason in runner.failures.items():
-        print(f"{name}: {reason}")
+        log = out / "logs" / f"{name}.log"
+        print(f"{name}: {reason}{f' (see {log})' if log.is_file() else ''}")
     return 1 if runner.failures else 0
 
 
