@@ -91,16 +91,24 @@ def dataset(hub_id: str) -> dict[str, str]:
 
 def commit(hub_id: str) -> str:
     """The commit of a Hub dataset: today's, or the cached one while offline; :data:`UNKNOWN` without either."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            return HfApi().dataset_info(hub_id, timeout=TIMEOUT).sha
-        except Exception:  # noqa: S110 (whatever keeps the Hub from answering, the cached commit is what would be read)
-            pass
+    if not constants.HF_HUB_OFFLINE and (found := _todays_commit(hub_id)) is not None:
+        return found
     reference = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="dataset") / "refs" / "main"
     return reference.read_text(encoding="utf-8").strip() if reference.is_file() else UNKNOWN
+
+
+@functools.cache
+def _todays_commit(hub_id: str) -> str | None:
+    """What the Hub answers, asked once; None if it does not."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(hub_id, timeout=TIMEOUT).sha
+    except Exception:  # whatever keeps the Hub from answering, the cached commit is what would be read
+        return None
 
 
 def corpus(name: str) -> dict[str, str]:

@@ -51,8 +51,10 @@ def locked(folder: Path) -> Iterator[Lock]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(_refusal(folder)) from None
-        yield Lock(folder, file)
-        (folder / HOLDER).unlink(missing_ok=True)
+        try:
+            yield Lock(folder, file)
+        finally:
+            (folder / HOLDER).unlink(missing_ok=True)
     finally:
         os.close(file)
 

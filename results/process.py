@@ -30,7 +30,10 @@ TAIL = 64 * 1024
 
 
 class Stop:
-    """While entered, notes the first signal that asks this process to stop, and passes signals on to ``group``."""
+    """While entered, notes the first signal that asks this process to stop, and passes signals on to ``group``.
+
+    A signal that this process ignores (SIGHUP under nohup) stays ignored. A second one kills the group.
+    """
 
     def __init__(self):
         self.signal: int | None = None
@@ -38,7 +41,8 @@ class Stop:
         self._before: dict = {}
 
     def __enter__(self) -> "Stop":
-        self._before = {each: signal.signal(each, self._note) for each in SIGNALS}
+        heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        self._before = {each: signal.signal(each, self._note) for each in heeded}
         return self
 
     def __exit__(self, *_) -> None:

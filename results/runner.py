@@ -103,7 +103,8 @@ class Runner:
         elif step.problem is not None:
             self._fail(step, title, step.problem)
         elif (reason := why(step, self.out)) is None:
-            for leftover in (files := Files.of(step.name, self.out)).attempt, files.failed:
+            files = Files.of(step.name, self.out)
+            for leftover in (files.attempt, files.failed):
                 leftover.unlink(missing_ok=True)
             print(f"{title}: done before", flush=True)
         else:

@@ -49,12 +49,14 @@ def study(argv: list[str]) -> int:
         runner.run(planned)
         if runner.stopped is not None:
             number, step = runner.stopped
-            name = signal.Signals(number).name
-            print(f"\nstopped by {name} at {step}; what is done stays done. Go on with: medadapt study {out}")
+            name, again = signal.Signals(number).name, f"medadapt study {out}"
+            again += f" --only {args.only}" if args.only else ""
+            print(f"\nstopped by {name} at {step}; what is done stays done. Go on with: {again}")
             return 128 + number
         report(definition, out)
     for name, reason in runner.failures.items():
-        print(f"{name}: {reason}")
+        log = out / "logs" / f"{name}.log"
+        print(f"{name}: {reason}{f' (see {log})' if log.is_file() else ''}")
     return 1 if runner.failures else 0
 
 

@@ -13,7 +13,8 @@ import fake_steps
 import pytest
 
 from medtasks.errors import InputError
-from results import process
+from results import dry_run, process
+from results import study as studies
 from results.commands import study as command
 from results.lock import locked
 from results.runner import Runner, environment, why
@@ -89,37 +90,58 @@ def test_ten_random_kills_lose_nothing_and_repeat_nothing(tmp_path):
         assert moments.count(f"train-{i}.json written") == 1
 
 
-def test_a_killed_runner_leaves_the_folder_locked_until_its_step_has_ended(tmp_path):
-    ready, go = tmp_path / "ready", tmp_path / "go"
-    os.mkfifo(ready), os.mkfifo(go)
-    code = """
-import os, subprocess, sys
-open(sys.argv[1], "w").write(str(os.getpid()))
-subprocess.run([sys.executable, "-S", "-c", "import sys; open(sys.argv[1]).read()", sys.argv[2]])
+CHILD = """
+import os, sys
+open(sys.argv[1], "w").write(str(os.getppid()))
+open(sys.argv[2]).read()
 """
-    script = f"""
+PARENT = f"""
+import subprocess, sys
+subprocess.run([sys.executable, "-S", "-c", {CHILD!r}, *sys.argv[1:]])
+"""
+RUNNER = f"""
 import sys
+from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_runner
-from pathlib import Path
-out = Path({str(tmp_path / "out")!r})
-test_runner.run([test_runner.python("train-x", {code!r}, out, {str(ready)!r}, {str(go)!r})], out)
+from results.lock import Lock
+
+out, ready, go, said = map(Path, sys.argv[1:])
+says = Lock.says
+
+def says_aloud(lock, step, pid):
+    says(lock, step, pid)
+    if step is not None:
+        said.write_text(step)
+
+Lock.says = says_aloud
+test_runner.run([test_runner.python("train-x", test_runner.PARENT, out, ready, go)], out)
 """
+
+
+def test_a_killed_runner_leaves_the_folder_locked_until_its_step_has_ended(tmp_path):
+    out, *pipes = (tmp_path / name for name in ("out", "ready", "go", "said"))
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    ready, go, said = pipes
     runner = subprocess.Popen(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", RUNNER, *map(str, (out, *pipes))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
     )
+    assert said.read_text() == "train-x"
     step = int(ready.read_text())
     with pytest.raises(InputError, match=f"process {runner.pid} is running this study, now at train-x"):
-        run([], tmp_path / "out")
+        run([], out)
     runner.kill()
     runner.wait()
     with pytest.raises(InputError, match=rf"its step train-x still runs \(process {step}\).*kill {step}"):
-        run([], tmp_path / "out")
+        run([], out)
     os.kill(step, signal.SIGKILL)  # what it started itself lives on, and holds the lock
     with go.open("w"), pytest.raises(InputError, match="still runs"):
-        run([], tmp_path / "out")
-    wait_for_the_lock(tmp_path / "out")
-    assert run([], tmp_path / "out").failures == {}
+        run([], out)
+    wait_for_the_lock(out)
+    assert run([], out).failures == {}
 
 
 def test_a_step_runs_once(tmp_path, capsys):
@@ -251,6 +273,66 @@ while True:
     assert why(planned[0], out) == "goes on where it was stopped"
     with locked(out):
         pass
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A study's folder, and what `medadapt study` plans there: a step that works and one that does not."""
+    out = tmp_path / "out"
+    studies.save(STUDY, out, {})
+    planned = [writing("train-a", out), python("train-b", "raise ValueError('no')", out)]
+    asked = []
+    monkeypatch.setattr(command.steps, "plan", lambda *arguments: asked.append(arguments) or planned)
+    monkeypatch.setattr(command, "_as_run", lambda _: {})
+    return out, planned, asked
+
+
+def test_the_folder_of_a_study_is_gone_on_with(begun, capsys):
+    out, planned, asked = begun
+    assert command.study([str(out), "--only", "base"]) == 1
+    assert asked == [(STUDY, out, ["base"])]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"train-b: exit code 1: ValueError: no (see {out}/logs/train-b.log)"
+    planned[1] = writing("train-b", out)
+    assert command.study([str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "train-a: done before" in shown and "train-b: goes on where it was stopped" in shown
+
+
+def test_data_of_unknown_version_is_named(begun, capsys):
+    out, planned, _ = begun
+    planned[:] = [writing("train-a", out, depends={"data.cais/mmlu": "unknown", "data.x": "1"})]
+    assert command.study([str(out)]) == 0
+    assert capsys.readouterr().out.startswith("cais/mmlu: its version cannot be told here")
+
+
+def test_a_dry_run_does_nothing(begun, monkeypatch, capsys):
+    out, _, _ = begun
+    monkeypatch.setattr(dry_run, "text", lambda study, steps, folder: f"{study.name}, {len(steps)} steps, {folder}")
+    assert command.study([str(out), "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"s, 2 steps, {out}\n"
+    assert [file.name for file in out.iterdir()] == ["study.json"]
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        hangs_up = python("train-a", "import os, signal; os.kill(os.getppid(), signal.SIGHUP)", tmp_path)
+        assert run([hangs_up, writing("train-b", tmp_path)], tmp_path).stopped is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "train-b" / "result.txt").is_file()
+
+
+def test_a_second_signal_kills_a_step_that_will_not_end(tmp_path):
+    stubborn = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGTERM))
+os.kill(os.getppid(), signal.SIGTERM)
+while True:
+    signal.pause()
+"""
+    assert run([python("train-a", stubborn, tmp_path)], tmp_path).stopped == (signal.SIGTERM, "train-a")
 
 
 def test_environment_sets_the_source(monkeypatch):
