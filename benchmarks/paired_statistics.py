@@ -2,7 +2,51 @@
 
     python benchmarks/paired_statistics.py
 
-FIGURES
+2,000 runs a figure (300 for calibration), so a true 95% shows as 94.0 to 96.0. About 20 minutes of one core.
+
+Coverage of the 95% interval of a difference, and share of p-values below .05 where there is none:
+
+| items | discordant | true difference, points | coverage | false positives |
+|---|---|---|---|---|
+| 100 | 5% | 0, 3 | 95.9, 95.2 | 0.9 |
+| 100 | 10% | 0, 6 | 95.8, 95.5 | 2.2 |
+| 100 | 25% | 0, 15 | 95.5, 95.5 | 3.2 |
+| 200 | 5% | 0, 3 | 96.2, 96.8 | 2.1 |
+| 200 | 10% | 0, 6 | 96.5, 96.7 | 2.4 |
+| 200 | 25% | 0, 15 | 95.7, 95.4 | 3.9 |
+| 1273 | 5, 10, 25% | 0 | 95.9, 95.0, 95.0 | 3.7, 4.5, 4.7 |
+| 1273 | 5, 10, 25% | 3, 6, 15 | 94.3, 95.6, 95.2 | |
+| 4183 | 5, 10, 25% | 0 | 95.2, 93.8, 95.2 | 4.0, 5.5, 4.8 |
+| 4183 | 5, 10, 25% | 3, 6, 15 | 94.3, 94.8, 95.3 | |
+| 50 x 4 versions | 10%, 25% | 0, 10 | 93.2, 94.5 | 2.5 |
+| 200 x 4, x 12 versions | 25%, 10% | 0, 5 | 95.2, 93.9 | 3.8 |
+
+Several tasks, as mean and pooled (`SEVERAL` says what they are):
+
+| tasks | coverage | false positives |
+|---|---|---|
+| 4 x 100 | 96.2, 96.2 | 2.6, 2.5 |
+| 4 x 200, moving alike | 95.0, 95.0 | |
+| 4 x 200, moving apart, mean 0 | 95.3, 95.3 | 4.2, 4.0 |
+| 9 x 100 | 95.6, 95.6 | 4.0, 3.8 |
+| 100 and 4183 | 94.2, 95.6 | |
+| 500, 1089, 1273, 4183 | 94.9, 94.5 | 5.2, 5.2 |
+| the same, moving apart | 94.7, 94.4 | |
+| 50 x 4 versions, 200 | 94.5, 94.5 | 4.0, 3.9 |
+
+Where it fails: of 100 items, 2% discordant and all in one direction, 86.3%, because 13% of such samples hold no change
+at all. No bootstrap can know more; at 200 items it is 98.7%, at 100 items with no true difference 99.3%.
+
+Tables of four variants that are no better than the base: some p-value is below .05 in 41 to 46% of them, in 1.4 to
+3.1% after Holm's correction (the p-values go together, and McNemar's test stays below its level on small samples).
+
+Power at the difference called detectable, meant to be 80%: 75.0 to 79.2% for single tasks of 100 to 4,183 items (the
+exact test is a little stricter than Connor's normal one), 78.5% for 200 x 4 versions, 77.4% for the mean of 4 x 200,
+81.3% for that of 500, 1089, 1273 and 4183.
+
+Accuracies: Wilson's interval 94.7 to 94.9%, clusters of 4 and 12 versions included; the mean over tasks 95.3%.
+
+Calibration, of the average change in samples of 200 and 1000 items: Brier score 95.0 to 96.0%, ECE 97.0 to 99.0%.
 """
 
 from collections.abc import Iterator
@@ -183,7 +227,7 @@ def accuracies() -> Iterator[tuple[str, float]]:
     yield f"mean accuracy of {shares}", held / RUNS
 
 
-def calibrations(runs: int = 500) -> Iterator[tuple[str, float]]:
+def calibrations(runs: int = 300) -> Iterator[tuple[str, float]]:
     """Coverage of the intervals of a change in ECE and Brier score: of what samples of this size show on average."""
     for n, sharper in ((200, 1.0), (200, 2.0), (1000, 2.0)):
         rng, found = np.random.default_rng(SEED), []

@@ -18,17 +18,22 @@ Comparison = dict
 """What :func:`results.comparison.compare` returns."""
 
 
-def methods(comparison: Comparison) -> list[str]:
-    """How the figures were made, a sentence for the intervals and one for the tests."""
+def methods(comparison: Comparison, detectable: bool = True) -> list[str]:
+    """How the figures were made, a line for the intervals and one for the tests.
+
+    Args:
+        detectable: whether the table has that column.
+    """
     intervals = (
         "Intervals are of 95%: Wilson's for accuracies, paired bootstrap over items for differences "
         f"({DRAWS:,} draws within tasks)."
     )
     tests = len(comparison["comparisons"])
     p_values = (
-        f"p: McNemar's exact test, sign flips for the mean; Holm-corrected over all {tests}, * below {SIGNIFICANT}. "
-        f"Detectable: in {POWER:.0%} of such samples, uncorrected."
+        f"p: McNemar's exact test, sign flips for the mean; Holm-corrected over all {tests}, * below {SIGNIFICANT}."
     )
+    if detectable:
+        p_values += f" Detectable: in {POWER:.0%} of such samples, uncorrected."
     return [intervals, p_values] if tests else [intervals]
 
 
@@ -99,7 +104,7 @@ def markdown(comparison: Comparison) -> str:
             cells.append("<br>".join([_accuracy(estimates[variant]), *changes]))
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     left_out = [f"{task} is left out: {reason}." for task, reason in comparison["left_out"].items()]
-    return "\n".join([*lines, "", *methods(comparison), *left_out]) + "\n"
+    return "\n".join([*lines, "", *methods(comparison, detectable=False), *left_out]) + "\n"
 
 
 def _difference_and_p(row: dict) -> str:
@@ -142,7 +147,7 @@ def latex(comparison: Comparison) -> str:
             changes = [_latex_change(compared, variant, base) for _, compared in by_task.values()]
             lines.append(" & ".join([rf"\quad $-$ {_escaped(base)}", *changes]) + r" \\")
     caption = "Accuracy (\\%), and difference in percentage points with its $p$. " + " ".join(
-        _escaped(sentence) for sentence in methods(comparison)
+        _escaped(sentence) for sentence in methods(comparison, detectable=False)
     )
     return "\n".join(
         [
