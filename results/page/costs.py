@@ -1,0 +1,98 @@
+"""What each variant cost: time, memory, energy and speed, out of a study's step records and trainings."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from results.page import evidence
+from results.page.evidence import Evidence
+
+HOUR = 3_600
+
+
+@dataclass
+class Cost:
+    """The cost of one variant: of its own steps and of those that it needs, which variants may share.
+
+    Attributes:
+        hours: step kind (index, training, evaluation) -> hours of wall time, times the number of devices.
+        devices: what it ran on, as recorded.
+        peak_bytes: most memory of a step, of the GPU where one was used; None if unknown.
+        joules: energy of the GPUs; None unless every step recorded it.
+        tokens_per_second: of the training, of the evaluation; None if unknown.
+    """
+
+    hours: dict[str, float] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
+    peak_bytes: int | None = None
+    joules: float | None = None
+    training_tokens_per_second: float | None = None
+    evaluation_tokens_per_second: float | None = None
+
+    @property
+    def total(self) -> float:
+        """Hours of all steps."""
+        return sum(self.hours.values())
+
+
+def of(found: Evidence) -> dict[str, Cost]:
+    """Variant -> its cost; variants of which no step is recorded are left out, so a bare run has none."""
+    costs = {name: _cost(found, name) for name in found.runs} if found.folder else {}
+    return {name: cost for name, cost in costs.items() if cost.hours}
+
+
+def _cost(found: Evidence, variant: str) -> Cost:
+    settings = found.record(evidence.STUDY)["variants"].get(variant) or {}
+    names = {"index": settings.get("index"), "training": settings.get("training"), "evaluation": variant}
+    prefixes = {"index": "index", "training": "train", "evaluation": "eval"}
+    cost, energies, peaks = Cost(), [], []
+    for kind, name in names.items():
+        step = found.record("steps", f"{prefixes[kind]}-{name}.json") if name else None
+        if not step or "seconds" not in step:
+            continue
+        trained = (found.record("trainings", name, "cost.json") or {}) if kind == "training" else {}
+        device = step.get("device") or trained.get("device")
+        cost.hours[kind] = step["seconds"] * count(device) / HOUR
+        if device and device not in cost.devices:
+            cost.devices.append(device)
+        energies.append(step.get("gpu_joules"))
+        peaks += [step.get("peak_gpu_bytes") or trained.get("peak_memory_bytes") or step.get("peak_rss_bytes")]
+        if kind == "training" and trained.get("train_seconds"):
+            cost.training_tokens_per_second = trained["tokens_seen"] / trained["train_seconds"]
+        if kind == "evaluation" and step.get("tokens"):
+            cost.evaluation_tokens_per_second = step["tokens"] / step["seconds"]
+    cost.peak_bytes = max((peak for peak in peaks if peak), default=None)
+    cost.joules = sum(energies) if energies and all(energy is not None for energy in energies) else None
+    return cost
+
+
+def count(device: str | None) -> int:
+    """Devices that ``2 x NVIDIA ...`` names; the cores of a CPU count as one device."""
+    found = re.match(r"(\d+) x (?!cpu)", device or "")
+    return int(found[1]) if found else 1
+
+
+@dataclass(frozen=True)
+class Unit:
+    """``name``: of the unit that times are drawn in; ``per_hour``: how many an hour has."""
+
+    name: str
+    per_hour: int
+
+
+def unit(costs: dict[str, Cost]) -> Unit:
+    """Hours, or minutes where no variant took an hour; of GPUs where all recorded devices are GPUs."""
+    devices = [device for cost in costs.values() for device in cost.devices]
+    of = "GPU " if devices and not any("cpu" in device.lower() for device in devices) else ""
+    return Unit(f"{of}hours", 1) if max(cost.total for cost in costs.values()) >= 1 else Unit(f"{of}minutes", 60)
+
+
+def losses(found: Evidence) -> dict[str, list[dict]]:
+    """Training -> its logged steps; the first stage of ``msft`` is ``msft/cpt``."""
+    folder = found.folder / "trainings" if found.folder else None
+    files = sorted([*folder.glob("*/loss.json"), *folder.glob("*/*/loss.json")]) if folder else []
+    return {_name(file, folder): found.record(*file.relative_to(found.folder).parts) for file in files}
+
+
+def _name(file: Path, folder: Path) -> str:
+    return file.parent.relative_to(folder).as_posix()
