@@ -80,45 +80,63 @@ def _json(file: Path) -> dict | list:
         raise InputError(f"{file}: damaged or unreadable ({error}); run the study again") from error
 
 
-def gather(paths: Sequence[Path], base: str | None = None, allow: Collection[str] = ()) -> Evidence:
+def gather(
+    paths: Sequence[Path],
+    base: str | None = None,
+    names: Sequence[str] = (),
+    allow: Collection[str] = (),
+    metric: str | None = None,
+    filter_name: str | None = None,
+) -> Evidence:
     """Read a study folder, or runs of any lm-eval.
 
     Args:
         paths: one study folder, or several runs.
         base: the run to compare with; a study's own base, or the first run, if None.
+        names: what to call the runs; their folders' names if empty.
         allow: differences between runs to let pass, of :data:`results.pairing.ALLOWED`.
+        metric, filter_name: of runs, as in :func:`results.harness_output.predictions`.
 
     Raises:
         InputError: nothing is there, it is damaged, or the runs cannot be compared.
     """
+    paths = [path.expanduser() for path in paths]
     if len(paths) == 1 and (paths[0] / STUDY).is_file():
         return _study(paths[0], base, allow)
     if len(paths) == 1:
         raise InputError(f"{paths[0]}: no {STUDY}, so not a study's folder; give one, or at least two runs")
-    return _compared(" and ".join(path.name for path in paths), [runs.read(path) for path in paths], base, allow)
+    names = names or [path.resolve().name if path.is_dir() else None for path in paths]
+    if len(names) != len(paths):
+        raise InputError(f"--names holds {len(names)} names, but there are {len(paths)} runs; give one for each")
+    pairs = zip(paths, names, strict=True)
+    found = [runs.read(path, name, metric, filter_name) for path, name in pairs]
+    base = base or found[0].name
+    others = [run.name for run in found if run.name != base]
+    return _compared(f"{' and '.join(others)} against {base}", found, base, allow)
 
 
 def _study(folder: Path, base: str | None, allow: Collection[str]) -> Evidence:
     study = _json(folder / STUDY)
-    variants = study["variants"]
+    variants = study.get("variants") if isinstance(study, dict) else None
+    if not isinstance(variants, dict) or not all(isinstance(settings or {}, dict) for settings in variants.values()):
+        raise InputError(f"{folder / STUDY}: not the description of a study; run the study again")
     finished = [name for name in variants if (folder / "runs" / name / runs.PREDICTIONS).is_file()]
     base = base or next((name for name, settings in variants.items() if not any((settings or {}).values())), None)
     if base not in finished:
         raise InputError(f"{folder}: the base '{base}' has not been evaluated; run the study, or give another --base")
     unfinished = tuple(name for name in variants if name not in finished)
     found = [runs.read(folder / "runs" / name, name) for name in finished]
-    return _compared(study["name"], found, base, allow, folder, unfinished)
+    return _compared(study.get("name") or folder.resolve().name, found, base, allow, folder, unfinished)
 
 
 def _compared(
     name: str,
     found: list[Run],
-    base: str | None,
+    base: str,
     allow: Collection[str],
     folder: Path | None = None,
     unfinished: tuple[str, ...] = (),
 ) -> Evidence:
-    base = base or found[0].name
     paired, _ = pair(found, base, allow)
     ordered = dict(sorted(((run.name, run) for run in found), key=lambda named: named[0] != base))
     return Evidence(name, base, ordered, paired, compare(found, base, allow=allow), folder, unfinished)

@@ -85,7 +85,8 @@ def _by_task(found: Evidence) -> str:
     largest = sorted(kept, key=lambda row: -abs(row["difference"]))[:NAMED]
     named = _listed([f"{row['variant']} on {row['task']} ({points(row['difference'])})" for row in largest])
     more = f" are the {NAMED} largest" if len(kept) > NAMED else ""
-    return f"Of the {len(rows)} differences on single tasks, {len(kept)} {'is' if len(kept) == 1 else 'are'}: {named}{more}."
+    are = "is" if len(kept) == 1 else "are"
+    return f"Of the {len(rows)} differences on single tasks, {len(kept)} {are} beyond chance: {named}{more}."
 
 
 def _count(n: int, noun: str) -> str:
