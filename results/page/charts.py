@@ -8,6 +8,7 @@ from results.page.retrieval import Effect
 from results.page.subjects import Subject
 from results.page.words import holds, p_value, points
 
+BAND = "#eef1f4"
 ROW, TOP = 0.21, 0.75
 """Inches a row of a forest plot or heat map is high, and those above and below them."""
 
@@ -21,7 +22,7 @@ def forest(found: Evidence) -> Chart:
         figure, axes = canvas(width, TOP + ROW * (len(rows) + len(tasks)))
         y, ticks = 0, {}
         for task in tasks:
-            axes.axhspan(y - 0.5, y + 0.5, color="#eef1f4", linewidth=0)
+            axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=2)
             axes.text(0.01, y, _task(found, task), transform=axes.get_yaxis_transform(), va="center", weight="bold")
             y += 1
             for variant in found.variants:
@@ -62,9 +63,9 @@ def _interval(axes, y: int, row: dict, shade: str) -> None:
     axes.plot(100 * row["difference"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=shade, zorder=3)
     interval = f"[{points(low)}, {points(high)}]" if low is not None else ""
     _beside(axes, y, 3.8, points(row["difference"]), ha="right", weight="bold")
-    _beside(axes, y, 11.4, interval, ha="right")
+    _beside(axes, y, 11.8, interval, ha="right")
     p = f"Holm {p_value(row['p_holm'])}" if row["p_holm"] is not None else p_value(row["p"])
-    _beside(axes, y, 12.2, p, color=INK if holds(row) else MUTED)
+    _beside(axes, y, 12.6, p, color=INK if holds(row) else MUTED)
 
 
 def _beside(axes, y: int, ems: float, text: str, **style) -> None:
@@ -98,7 +99,7 @@ def heat_map(found: Evidence, subjects: list[Subject]) -> Chart:
         figure, axes = canvas(width, TOP + ROW * (len(subjects) + len(tasks)))
         y, ticks = 0, {}
         for task in tasks:
-            axes.axhspan(y - 0.5, y + 0.5, color="#eef1f4", linewidth=0)
+            axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=2)
             axes.text(-0.45, y, task, va="center", weight="bold")
             y += 1
             for subject in (subject for subject in subjects if subject.task == task):
@@ -138,7 +139,7 @@ def fixed_and_broken(effects: list[Effect]) -> Chart:
         figure, axes = canvas(width, TOP + ROW * (len(rows) + len(effects)))
         y, ticks = 0, {}
         for effect in effects:
-            axes.axhspan(y - 0.5, y + 0.5, color="#eef1f4", linewidth=0)
+            axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=2)
             title = f"{effect.variant} against {effect.partner}"
             axes.text(0.01, y, title, transform=axes.get_yaxis_transform(), va="center", weight="bold")
             y += 1
@@ -156,7 +157,7 @@ def fixed_and_broken(effects: list[Effect]) -> Chart:
                 )  # fmt: skip
                 ticks[y] = row["task"]
                 y += 1
-        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
         axes.set_yticks(list(ticks), list(ticks.values()))
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(y - 0.5, -0.5)

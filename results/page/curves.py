@@ -99,8 +99,12 @@ def _thinned(risks) -> list[tuple[float, float]]:
     return [((place + 1) / n, float(risks[place])) for place in places]
 
 
-def losses(histories: dict[str, list[dict]]) -> Chart:
-    """Training losses: each logged one faint, their moving average strong."""
+def losses(histories: dict[str, list[dict]], places: dict[str, int]) -> Chart:
+    """Training losses: each logged one faint, their moving average strong.
+
+    Args:
+        places: training -> place of the run that has its adapter, whose colour it gets.
+    """
     from trainers.report import smoothed
 
     curves = {
@@ -112,10 +116,10 @@ def losses(histories: dict[str, list[dict]]) -> Chart:
 
     def draw(width: float):
         figure, axes = canvas(width, 0.62 * width)
-        for place, (name, curve) in enumerate(curves.items(), 1):
-            steps = [step for step, _ in curve]
-            axes.plot(steps, [loss for _, loss in curve], color=colour(place), alpha=0.3, linewidth=0.8)
-            axes.plot(steps, averages[name], color=colour(place), linestyle=line(place - 1), linewidth=1.6, label=name)
+        for number, (name, curve) in enumerate(curves.items()):
+            steps, shade = [step for step, _ in curve], colour(places[name])
+            axes.plot(steps, [loss for _, loss in curve], color=shade, alpha=0.3, linewidth=0.8)
+            axes.plot(steps, averages[name], color=shade, linestyle=line(number), linewidth=1.6, label=name)
         axes.set(xlabel="step", ylabel="training loss")
         axes.set_xlim(0)
         axes.set_ylim(bottom=0)

@@ -155,6 +155,12 @@ def adapter(run: Run) -> str | None:
     return model_args(run).get("peft") or None
 
 
+def trained_by(run: Run) -> str | None:
+    """The name of the training that made the run's adapter: of its folder, which holds it as ``adapter``."""
+    path = Path(adapter(run) or "")
+    return path.parent.name if path.name == "adapter" else path.name or None
+
+
 def passages(run: Run) -> int:
     """How many passages stood before each item."""
     return int(run.results.get("config", {}).get("rag_k") or 0)
@@ -163,9 +169,8 @@ def passages(run: Run) -> int:
 def adds(run: Run) -> str:
     """What a run's model is, in words: adapter and passages."""
     config, parts = run.results.get("config", {}), []
-    if folder := adapter(run):
-        path = Path(folder)
-        parts.append(f"adapter {path.parent.name if path.name == 'adapter' else path.name}")
+    if training := trained_by(run):
+        parts.append(f"adapter {training}")
     if k := passages(run):
         corpus = config.get("rag_corpus", {}).get("name", "an index")
         parts.append(f"{k} passage{'s' if k > 1 else ''} of {corpus}")

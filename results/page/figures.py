@@ -83,7 +83,7 @@ def write(chart: Chart, folder: Path) -> list[Path]:
     files = [folder / f"{chart.name}.{kind}" for kind in ("svg", "png", "csv")]
     write_text(files[0], _svg(chart, width, PAPER_FONT))
     with _style(PAPER_FONT, chart.name), atomic_write(files[1], "wb") as f:
-        chart.draw(width).savefig(f, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        chart.draw(width).savefig(f, format="png", dpi=PNG_DPI, facecolor="white", metadata={"Software": None})
     with atomic_write(files[2]) as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerows([chart.columns, *chart.rows])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from results.calibration import Answers
 from results.comparison import POOLED
-from results.page import charts, costs, curves, retrieval, subjects
+from results.page import charts, costs, curves, evidence, retrieval, subjects
 from results.page.evidence import Evidence
 from results.page.figures import Chart
 from results.page.words import percent, points, signed
@@ -23,8 +23,9 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers, as they begin with a digit or sign, and unknowns."""
-        return [all(re.match(r"[−+\d–]|$", row[i]) for row in self.rows) for i in range(len(self.columns))]
+        """Which columns hold numbers alone, with intervals, counts and units of time, or nothing."""
+        number = re.compile(r"[−+\d.,%()\[\] –]*(s|min|h)?")
+        return [all(number.fullmatch(row[i]) for row in self.rows) for i in range(len(self.columns))]
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _confidences(found: Evidence, name: str) -> list[tuple[float, float]]:
 
 
 def _three(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return _cell(value, ".3f")
 
 
 def _gap(row: dict, metric: str) -> str:
@@ -162,18 +163,20 @@ def trained(found: Evidence) -> Panel | str:
     for name in histories:
         about = found.record("trainings", *name.split("/"), "training.json") or {}
         used = about.get("data", {}).get("counts", {}).get("used")
-        first, last = (about.get(key) for key in ("first_loss", "final_loss"))
-        cells = [about.get("stage"), used, about.get("steps"), about.get("epochs"), first, last]
-        rows.append([name, *map(_cell, cells)])
+        counts = [_cell(value, ",") for value in (used, about.get("steps"))]
+        losses = [_cell(about.get(key), ".3f") for key in ("first_loss", "final_loss")]
+        rows.append([name, about.get("stage", "–"), *counts, _cell(about.get("epochs"), ".3g"), *losses])
     columns = ["training", "stage", "examples", "steps", "epochs", "first loss", "final loss"]
+    trained_by = [evidence.trained_by(run) for run in found.runs.values()]
+    places = {name: trained_by.index(root) if (root := name.split("/")[0]) in trained_by else 0 for name in histories}
     caption = "Training loss (faint: as logged; strong: exponential moving average)."
     text = "Losses of different stages are of different texts and do not compare with each other."
     table = Table("Trainings", columns, rows)
-    return Panel("training", "Training", text, [(curves.losses(histories), caption)], table)
+    return Panel("training", "Training", text, [(curves.losses(histories, places), caption)], table)
 
 
-def _cell(value: str | float | None) -> str:
-    return "–" if value is None else value if isinstance(value, str) else f"{value:,.{3 if value < 100 else 9}g}"
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def spent(found: Evidence) -> Panel | str:
@@ -189,7 +192,7 @@ def spent(found: Evidence) -> Panel | str:
         speed = [cost.training_tokens_per_second, cost.evaluation_tokens_per_second]
         rows.append(
             [name, *hours, _duration(cost.total), _scaled(cost.joules, KILOJOULE), _scaled(cost.peak_bytes, GIGABYTE)]
-            + ["–" if value is None else f"{value:,.0f}" for value in speed]
+            + [_cell(value, ",.0f") for value in speed]
             + [", ".join(cost.devices) or "–"]
         )
     columns = ["variant", *kinds, "all", "energy, kJ", "peak memory, GB", "training, tokens/s", "evaluation, tokens/s"]

@@ -85,7 +85,7 @@ def test_a_partner_that_is_another_model_is_said(study):
 
 
 def test_the_training_table_says_what_was_trained(found):
-    assert panels.trained(found).table.rows == [["sft", "sft", "1,234", "29", "1", "3", "0.1"]]
+    assert panels.trained(found).table.rows == [["sft", "sft", "1,234", "29", "1", "3.000", "0.100"]]
 
 
 @pytest.mark.parametrize(("hours", "text"), [(0.01, "36 s"), (0.5, "30.0 min"), (30, "30.0 h")])
