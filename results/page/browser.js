@@ -2,16 +2,15 @@
 // The question browser. The data stands in the page (item_browser.py names its keys); texts go in as text, never as HTML.
 (() => {
   const PAGE = 50;
-  const LETTERS = "ABCDEFGHIJ";
   const PREFIX = "#items&";
   const STATUSES = {
     "": "any",
-    fixed: "fixed: base wrong, variant right",
-    broken: "broken: base right, variant wrong",
+    fixed: "fixed (wrong → right)",
+    broken: "broken (right → wrong)",
     right: "both right",
     wrong: "both wrong",
-    differ: "answers differ between variants",
-    nobody: "no variant right",
+    differ: "choices differ",
+    nobody: "nobody right",
   };
 
   const root = document.getElementById("browser");
@@ -159,7 +158,7 @@
     const head = element("tr", null, element("th", { scope: "col" }, "option"), ...variants.map((variant, at) => element("th", { scope: "col" }, variant, element("br"), tag(verdict(item, at)))));
     const rows = Array.from({ length: n }, (_, option) => {
       const gold = option === item.g;
-      const text = `${LETTERS[option]}${item.o ? `. ${item.o[option] ?? ""}` : ""}`;
+      const text = `${String.fromCharCode(65 + option)}${item.o ? `. ${item.o[option] ?? ""}` : ""}`;
       const label = element("th", { scope: "row" }, text, gold ? element("span", { class: "tag right" }, "✓ right answer") : null);
       return element("tr", gold ? { class: "gold" } : null, label, ...item.a.map((answer) => cell(answer, option)));
     });

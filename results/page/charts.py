@@ -3,7 +3,7 @@
 from results.comparison import MEAN
 from results.page.costs import Cost, Unit
 from results.page.evidence import Evidence
-from results.page.figures import INK, MUTED, RULE, WIDE, Chart, canvas, colour, marker
+from results.page.figures import INK, MANY, MUTED, RULE, WIDE, Chart, canvas, colour, marker
 from results.page.retrieval import Effect
 from results.page.subjects import Subject
 from results.page.words import holds, p_value, points
@@ -112,10 +112,11 @@ def heat_map(found: Evidence, subjects: list[Subject]) -> Chart:
                     ink = "white" if abs(gap) > 0.6 * most else INK
                     axes.text(x, y, points(gap / 100, digits=0), va="center", ha="center", color=ink)
                 y += 1
+        slanted = {"rotation": 35, "ha": "left"} if len(found.runs) > MANY else {}
         axes.set_xlim(-0.5, len(found.variants) + 0.5)
         axes.set_ylim(y - 0.5, -0.5)
         axes.set_yticks(list(ticks), list(ticks.values()))
-        axes.set_xticks(range(len(found.runs)), [f"{found.base}, %", *found.variants])
+        axes.set_xticks(range(len(found.runs)), [f"{found.base}, %", *found.variants], **slanted)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)

@@ -57,7 +57,7 @@ def _cost(found: Evidence, variant: str) -> Cost:
             cost.devices.append(device)
         energies.append(step.get("gpu_joules"))
         peaks += [step.get("peak_gpu_bytes") or trained.get("peak_memory_bytes") or step.get("peak_rss_bytes")]
-        if kind == "training" and trained.get("train_seconds"):
+        if kind == "training" and trained.get("train_seconds") and trained.get("tokens_seen"):
             cost.training_tokens_per_second = trained["tokens_seen"] / trained["train_seconds"]
         if kind == "evaluation" and step.get("tokens"):
             cost.evaluation_tokens_per_second = step["tokens"] / step["seconds"]

@@ -4,7 +4,7 @@ import math
 
 from medtasks import metrics
 from results import statistics
-from results.page.figures import BASE_COLOUR, MUTED, RULE, WIDE, Chart, canvas, colour, label_ends, line, marker
+from results.page.figures import BASE_COLOUR, MANY, MUTED, RULE, WIDE, Chart, canvas, colour, label_ends, line, marker
 
 POINTS = 100
 """Points that a risk-coverage curve is drawn from."""
@@ -83,8 +83,11 @@ def risk_coverage(confidences: Confidences) -> Chart:
         axes.set_ylim(bottom=0)
         axes.set_ylabel("risk: error rate among them, %")
         axes.grid(color=RULE)
-        ends = [(100 * curve[-1][1], name, colour(place)) for place, (name, curve) in enumerate(curves.items())]
-        label_ends(axes, ends, 0.5 * width)
+        if len(curves) > MANY:
+            figure.legend(loc="outside right upper", handlelength=3)
+        else:
+            ends = [(100 * curve[-1][1], name, colour(place)) for place, (name, curve) in enumerate(curves.items())]
+            label_ends(axes, ends, 0.5 * width)
         return figure
 
     data = [(name, coverage, risk) for name, curve in curves.items() for coverage, risk in curve]
@@ -125,7 +128,7 @@ def losses(histories: dict[str, list[dict]], places: dict[str, int]) -> Chart:
         axes.set_ylim(bottom=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color=RULE)
-        figure.legend(loc="outside upper right", ncols=len(curves))
+        figure.legend(loc="outside upper right", ncols=min(len(curves), COLUMNS))
         return figure
 
     data = [(name, step, loss) for name, curve in curves.items() for step, loss in curve]

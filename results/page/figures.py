@@ -33,8 +33,11 @@ INK, MUTED, RULE = "#1f2933", "#5b6770", "#d5dbe1"
 BASE_COLOUR = "#5b6770"
 COLOURS = ("#0072b2", "#c4500a", "#00795a", "#9a4c8f", "#8a6d00", "#2f8fbf", "#b3364b")
 """After Okabe and Ito (2008), darkened for contrast on white; never the only sign: markers and names go with them."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
+LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)))
+"""As many of each as make their combinations with colours differ for long."""
+MANY = 6
+"""More names than this need another place than beside their lines or columns."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def calibrated(found: Evidence) -> Panel | str:
     """Reliability diagrams, risk-coverage curves and a table of calibration."""
     known = {name: values for name in found.runs if (values := _confidences(found, name))}
     if found.base not in known:
-        return "Calibration: answers were generated as text, so there are no probabilities of the options to judge."
+        return "Calibration: not all answers are choices with probabilities (some were written), so none are judged."
     task = POOLED if len(found.tasks) > 1 else found.overall
     estimates = {name: found.estimate(name, task) for name in known}
     ece = {name: row["ece"] for name, row in estimates.items()}

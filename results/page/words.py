@@ -5,7 +5,7 @@ from results.page.evidence import Evidence
 LEVEL = 0.05
 
 NAMED = 6
-"""Differences on single tasks that the answer names at most."""
+"""Variants, and differences on single tasks, that a sentence names at most."""
 
 
 def points(share: float | None, digits: int = 1) -> str:
@@ -69,7 +69,9 @@ def _each(rows: list[dict], how: str) -> str:
 
 
 def _named(rows: list[dict]) -> str:
-    return _listed([_row(row) for row in sorted(rows, key=lambda row: -row["difference"])])
+    ordered = sorted(rows, key=lambda row: -row["difference"])
+    more = [f"{len(rows) - NAMED} more"] if len(rows) > NAMED else []
+    return _listed([_row(row) for row in ordered[:NAMED]] + more)
 
 
 def _row(row: dict) -> str:

@@ -80,6 +80,15 @@ def test_risk_coverage_ends_at_the_error_rate():
     assert few == [("base", 0.5, 0.0), ("base", 1.0, 0.5)]
 
 
+def test_names_of_many_runs_move_into_a_legend_and_a_slant():
+    sure = [(0.9, 1.0), (0.5, 0.0)]
+    few, many = (curves.risk_coverage({f"run{i}": sure for i in range(n)}).draw(4.5) for n in (3, 9))
+    assert not few.legends and len(few.axes[0].texts) == 3
+    assert len(many.legends) == 1 and not many.axes[0].texts
+    signs = {(figures.colour(place), figures.marker(place)) for place in range(30)}
+    assert len(signs) == 30
+
+
 def test_reliability_bins_hold_their_accuracy(charts):
     for name, confidence, accuracy, low, high, n in charts["reliability"].rows:
         assert 0 <= low <= accuracy <= high <= 1 and 0.25 <= confidence <= 1 and n in (3, 4), name

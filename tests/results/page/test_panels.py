@@ -35,7 +35,7 @@ def test_runs_without_subjects_or_probabilities_say_so(study):
     shown, missing = built(study)
     assert [panel.id for panel in shown] == ["differences", "retrieval", "training", "cost"]
     assert missing[0].startswith("Subjects: no heat map, because the subjects of the questions are not recorded")
-    assert missing[1].startswith("Calibration: answers were generated")
+    assert missing[1].startswith("Calibration: not all answers are choices")
 
 
 def test_a_base_alone_has_nothing_to_compare(study):

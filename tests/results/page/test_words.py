@@ -59,6 +59,12 @@ def test_many_differences_on_tasks_are_cut_to_the_largest():
     assert said.endswith("sft on t2 (+2.0) are the 6 largest.")
 
 
+def test_many_variants_are_cut_to_the_best():
+    rows = [difference(f"v{i}", "a", i / 100, 0.5, 1.0) for i in range(8)]
+    said = words.answer(evidence(rows, tasks=["a"]))[2]
+    assert said.startswith("Not told from chance: v7 by +7.0") and said.endswith("(Holm p = 1.000) and 2 more.")
+
+
 def test_a_base_alone_is_only_described():
     assert len(words.answer(evidence([]))) == 1
 
