@@ -1,8 +1,7 @@
 """The answer in words, computed from the comparison: what is better, what is worse, and what could have been seen."""
 
 from results.page.evidence import Evidence
-
-LEVEL = 0.05
+from results.tables import SIGNIFICANT
 
 NAMED = 6
 """Variants, and differences on single tasks, that a sentence names at most."""
@@ -32,7 +31,7 @@ def p_value(p: float | None) -> str:
 def holds(row: dict) -> bool:
     """Whether the difference is unlikely to be luck: p below 5% after correction for the number of comparisons."""
     p = row["p_holm"] if row["p_holm"] is not None else row["p"]
-    return p is not None and p < LEVEL
+    return p is not None and p < SIGNIFICANT
 
 
 def answer(found: Evidence) -> list[str]:
@@ -49,7 +48,7 @@ def answer(found: Evidence) -> list[str]:
     others = [row for row in rows if not holds(row)]
     known = [f"{_each(kept, how)}: {_named(kept)}" for kept, how in ((better, "better"), (worse, "worse")) if kept]
     sentences.append(
-        f"Of {_count(len(rows), 'variant')}, {_listed(known)}."
+        f"Of {_count(len(rows), 'variant')}, {'; '.join(known)}."
         if known
         else f"None of {_count(len(rows), 'variant')} is better or worse than {found.base} beyond chance."
     )

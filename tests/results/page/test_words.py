@@ -35,7 +35,7 @@ def test_better_worse_and_untold_variants_are_named():
              for v in ("sft", "rag", "msft") for t in "ab"]  # fmt: skip
     assert words.answer(evidence(rows)) == [
         "The base answers 46.5% of 1,800 questions correctly, on average over 2 tasks.",
-        "Of 3 variants, 1 is better than base beyond chance: sft by +4.0 points [+1.0, +7.0] (Holm p = 0.012) and 1 is "
+        "Of 3 variants, 1 is better than base beyond chance: sft by +4.0 points [+1.0, +7.0] (Holm p = 0.012); 1 is "
         "worse than base beyond chance: rag by −5.0 points [−8.0, −2.0] (Holm p < 0.001).",
         "Not told from chance: msft by +1.0 points [−2.0, +4.0] (Holm p = 1.000).",
         "Of the 6 differences on single tasks, 1 is beyond chance: sft on a (+18.0).",
