@@ -5,6 +5,7 @@ import math
 from medtasks import metrics
 from results import statistics
 from results.page.figures import BASE_COLOUR, MANY, MUTED, RULE, WIDE, Chart, canvas, colour, label_ends, line, marker
+from trainers.smoothing import smoothed
 
 POINTS = 100
 """Points that a risk-coverage curve is drawn from."""
@@ -108,8 +109,6 @@ def losses(histories: dict[str, list[dict]], places: dict[str, int]) -> Chart:
     Args:
         places: training -> place of the run that has its adapter, whose colour it gets.
     """
-    from trainers.report import smoothed
-
     curves = {
         name: [(row["step"], row["loss"]) for row in rows if row["loss"] is not None]
         for name, rows in histories.items()
