@@ -76,12 +76,12 @@ def table() -> str:
     sizes, tasks = {}, []
     for name, entry in entries:
         if entry.kind.name != "GROUP":
-            config = _config(Path(entry.yaml_path))
+            config = task_config(Path(entry.yaml_path))
             about = known[config["dataset_kwargs"]["benchmark"]]
             sizes[name] = about.items
             tasks.append((name, f"{about.items:,}", about.split, about.licence, _data(config["dataset_path"], about)))
     suites = [
-        (name, f"{sum(sizes[leaf] for leaf in _leaves(manager, name)):,}", ", ".join(_members(entry)))
+        (name, f"{sum(sizes[leaf] for leaf in leaves(manager, name)):,}", ", ".join(_members(entry)))
         for name, entry in entries
         if entry.kind.name == "GROUP"
     ]
@@ -97,7 +97,7 @@ def table() -> str:
     )
 
 
-def _config(path: Path) -> dict:
+def task_config(path: Path) -> dict:
     """A task file with what it includes, functions left as names."""
     import yaml
 
@@ -107,7 +107,7 @@ def _config(path: Path) -> dict:
     Loader.add_constructor("!function", lambda loader, node: node.value)
     config = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 (a SafeLoader)
     if included := config.pop("include", None):
-        config = _config(path.parent / included) | config
+        config = task_config(path.parent / included) | config
     return config
 
 
@@ -157,7 +157,7 @@ def validate(names: Sequence[str], include_path: str | None = None) -> int:
         include_defaults=not is_ours and not include_path,
     )
     failed, loaded = [], 0
-    for name in dict.fromkeys(leaf for wanted_name in wanted for leaf in _leaves(manager, wanted_name)):
+    for name in dict.fromkeys(leaf for wanted_name in wanted for leaf in leaves(manager, wanted_name)):
         try:
             with _quiet():
                 task = manager.load([name])["tasks"][name]
@@ -173,14 +173,14 @@ def validate(names: Sequence[str], include_path: str | None = None) -> int:
     return 1 if failed else 0
 
 
-def _leaves(manager, name: str) -> Iterator[str]:
+def leaves(manager, name: str) -> Iterator[str]:
     """The tasks below ``name``, itself if it is one."""
     entry = manager.task_index.get(name)
     if entry is None or entry.kind.name != "GROUP" or not isinstance(entry.cfg.get("task"), list):
         yield from manager.match_tasks([name]) or [name]
         return
     for member in _members(entry):
-        yield from _leaves(manager, member)
+        yield from leaves(manager, member)
 
 
 def _members(group) -> list[str]:

@@ -14,7 +14,7 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from medtasks import TASKS_DIR, __version__, catalogue
+from medtasks import TASKS_DIR, __version__, catalogue, cost
 from medtasks.errors import InputError
 
 HARNESS = {
@@ -239,6 +239,8 @@ def run() -> None:
     except BrokenPipeError:  # `medadapt ls | head`: who reads has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    finally:
+        cost.write_if_asked()
     sys.exit(code)
 
 

@@ -5,6 +5,7 @@ names no format; this is what 0.4.13 writes and 0.4.4 to 0.4.12 wrote in the sam
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -112,16 +113,18 @@ def predictions(
         raise InputError(f"{file}: answers went through several filters; choose one with --filter {'|'.join(filters)}")
     if not rows:
         raise InputError(f"{file}: no samples{f' of filter {filter_name}' if filter_name else ''}; {AGAIN}")
+    if len({row["doc_id"] for row in rows}) < len(rows):
+        raise InputError(f"{file}: holds items twice, so two evaluations were written into it; {AGAIN}")
     if expected is not None and len(rows) < expected:
         raise InputError(f"{file}: {len(rows)} of {expected} items, so it was cut off; {AGAIN}")
     return sorted(rows, key=lambda row: row["doc_id"])
 
 
 def _lines(file: Path):
-    with file.open(encoding="utf-8") as f:
+    with file.open("rb") as f:
         for number, line in enumerate(f, 1):
             try:
-                sample = json.loads(line)
+                sample = json.loads(line.decode())
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise InputError(f"{file}:{number}: damaged or cut off ({error}); {AGAIN}") from error
             if not isinstance(sample, dict):
@@ -171,10 +174,17 @@ def _answer(sample: dict) -> tuple[int | None, int | None, list[float]]:
     answers = sample["filtered_resps"]
     if not all(isinstance(answer, list) and len(answer) == 2 for answer in answers):
         return None, None, []
-    requests = [tuple(request.values()) for request in sample["arguments"].values()]
+    requests = [_values(request) for request in _values(sample["arguments"])]
     options = [str(option) for context, option in requests if context]  # acc_mutual_info asks all again without context
     loglikelihoods = [float(loglikelihood) for loglikelihood, _ in answers[: len(options)]]
+    if any(map(math.isnan, loglikelihoods)):
+        raise ValueError("a log-likelihood is NaN: the model broke down, in float16 say")
     return _gold(sample["target"], options), mcq.likeliest(loglikelihoods), loglikelihoods
+
+
+def _values(items: dict | list) -> list:
+    """lm-eval logs arguments as ``{"gen_args_0": {"arg_0": ...}}``; before 0.4.4, as lists of lists."""
+    return list(items.values()) if isinstance(items, dict) else list(items)
 
 
 def _gold(target, options: list[str]) -> int | None:

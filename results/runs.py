@@ -51,15 +51,28 @@ def read(path: str | Path, name: str | None = None, metric: str | None = None, f
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give what lm_eval --output_path wrote, or a study's run")
     if (path / PREDICTIONS).is_file():
-        return Run(name or path.name, path, harness_output.results(path / RESULTS), predictions(path))
+        found, tasks = harness_output.results(path / RESULTS), predictions(path)
+        for task, n in _asked(found).items():
+            if len(tasks.get(task, ())) < n:
+                raise InputError(
+                    f"{path / PREDICTIONS}: {len(tasks.get(task, ()))} of {n} items of {task}, so it was cut off; "
+                    f"delete {path} and run the study again"
+                )
+        return Run(name or path.name, path, found, tasks)
     file = harness_output.find(path)
     found = harness_output.results(file)
-    asked = {task: counts.get("effective") for task, counts in found.get("n-samples", {}).items()}
+    asked = _asked(found)
     tasks = {
         task: harness_output.predictions(task, samples, asked.get(task), metric, filter_name)
         for task, samples in harness_output.samples(file).items()
     }
     return Run(name or (path.name if path.is_dir() else path.parent.name), path, found, tasks)
+
+
+def _asked(results: dict) -> dict[str, int]:
+    """Task -> how many items lm-eval says it asked (in versions that say it)."""
+    counts = results.get("n-samples") or {}
+    return {task: n["effective"] for task, n in counts.items() if isinstance(n.get("effective"), int)}
 
 
 def collect(output: Path, run: Path) -> None:
@@ -106,10 +119,10 @@ def predictions(run: Path) -> dict[str, list[dict]]:
     if not file.is_file():
         raise InputError(f"{run}: no {PREDICTIONS}; not a finished run")
     by_task: dict[str, list[dict]] = {}
-    with file.open(encoding="utf-8") as f:
+    with file.open("rb") as f:
         for number, line in enumerate(f, 1):
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode())
                 row = {"group": row["id"], "subject": "", "doc_hash": None, "prompt_hash": None} | row
                 by_task.setdefault(row["task"], []).append(row)
             except (ValueError, KeyError, TypeError) as error:

@@ -1,14 +1,21 @@
-"""A study: one base model, variants of it, tasks. This module reads and checks the YAML file that describes one."""
+"""A study: one base model, variants of it, tasks. Read from the YAML file that describes it, or from its own folder."""
 
-from dataclasses import dataclass, field, fields
+import json
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from medtasks.errors import InputError
+from medtasks.files import write_text
+from results import runs
 
 STAGES = ("sft", "cpt", "msft")
+FILE = "study.json"
+"""In a study's folder: the study as it was run."""
+AS_RUN = "as_run"
+"""Key in :data:`FILE` of what the definition does not say: the base's fingerprint, versions, the recipes' contents."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,51 @@ def load(path: str | Path) -> Study:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    study = _from_mapping(raw, path)
+    for name, training in study.trainings.items():
+        if not Path(training.recipe).is_file():
+            raise InputError(
+                f"{path}: trainings.{name}: no recipe file {training.recipe} (relative to {Path.cwd().name}/)"
+            )
+    return study
+
+
+def save(study: Study, folder: Path, as_run: dict) -> None:
+    """Write ``study.json`` into a study's folder: the definition, its variants in their order, and ``as_run``."""
+    text = json.dumps(asdict(study) | {AS_RUN: as_run}, indent=2, ensure_ascii=False, default=str)
+    write_text(folder / FILE, text + "\n")
+
+
+def of_folder(folder: str | Path) -> Study:
+    """The study that a folder holds, as it was run; reads nothing outside the folder.
+
+    Raises:
+        InputError: the folder is none of a study, or its ``study.json`` is damaged.
+    """
+    file = Path(folder).expanduser() / FILE
+    if not file.is_file():
+        raise InputError(f"{folder}: no {FILE}, so not the folder of a study; `medadapt study FILE.yaml` makes one")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: damaged ({error}); run the study's YAML file again with --out {folder}") from error
+    if isinstance(raw, dict):
+        raw.pop(AS_RUN, None)
+    return _from_mapping(raw, file)
+
+
+def runs_of(folder: str | Path) -> dict[str, Path]:
+    """Variant -> its run folder, of the variants whose evaluation is finished, in the study's order.
+
+    Raises:
+        InputError: the folder is none of a study.
+    """
+    found = {name: Path(folder).expanduser() / "runs" / name for name in of_folder(folder).variants}
+    return {name: run for name, run in found.items() if (run / runs.PREDICTIONS).is_file()}
+
+
+def _from_mapping(raw, path: Path) -> Study:
+    """Build and check a study."""
     study = _build(Study, raw, str(path))
     for kind, cls in (("variants", Variant), ("indexes", Index), ("trainings", Training)):
         given = getattr(study, kind)
@@ -129,8 +181,4 @@ def _check(study: Study, path: Path) -> None:
         if training.stage not in STAGES:
             raise InputError(
                 f"{path}: trainings.{name}: unknown stage '{training.stage}'; there are {', '.join(STAGES)}"
-            )
-        if not Path(training.recipe).is_file():
-            raise InputError(
-                f"{path}: trainings.{name}: no recipe file {training.recipe} (relative to {Path.cwd().name}/)"
             )

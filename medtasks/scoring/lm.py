@@ -66,6 +66,8 @@ class HFMCQ(HFLM):
         self.reorder_weights = reorder_weights
         self._scorer: Scorer | None = None
         self._checked = False
+        self.prompt_tokens = 0
+        """Tokens of the prompts scored so far, by this process, each once for all its continuations of one token."""
 
     @property
     def scorer(self) -> Scorer | None:
@@ -180,6 +182,7 @@ class HFMCQ(HFLM):
                 path = paths[key] = path[-longest:]
             cut += len(context) + len(continuation) - 1 > longest
             made.append(Request(path, continuation))
+        self.prompt_tokens += sum(map(len, paths.values()))
         if cut:
             logger.warning(
                 "hf-mcq: %d of %d requests are longer than the model's %d tokens and lose their beginning",
@@ -200,8 +203,10 @@ class HFMCQ(HFLM):
             return super()._model_generate(*args, **keywords)
 
     def get_model_info(self) -> dict:
-        """``hf``'s, and how continuations were scored; lm-eval merges it into ``results["config"]``."""
-        return super().get_model_info() | {"scoring": "packed" if self._scorer else "hf"}
+        """``hf``'s, how continuations were scored, and ``prompt_tokens`` where one process scored them all; lm-eval
+        merges it into ``results["config"]``."""
+        info = super().get_model_info() | {"scoring": "packed" if self._scorer else "hf"}
+        return info | ({"prompt_tokens": self.prompt_tokens} if self._scorer and self.world_size == 1 else {})
 
 
 def _shortened(pair: tuple[str, str] | None) -> str:

@@ -82,6 +82,18 @@ def test_generated_answers_are_right_by_their_metric(tmp_path):
         runs.read(folder, metric="f1")
 
 
+def test_arguments_may_be_lists_of_lists(tmp_path):
+    row = sample(0, arguments=[["Q:", " A"], ["Q:", " B"]], target="B")
+    assert runs.read(write(tmp_path, [row])).tasks["exam"][0]["gold"] == 1
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    folder = write(tmp_path, [sample(0)])
+    next(folder.glob("samples*")).write_bytes(b"\x1f\x8b\x08\xff\xfe")
+    with pytest.raises(InputError, match=r"jsonl:1: damaged or cut off"):
+        runs.read(tmp_path)
+
+
 def test_of_several_filters_one_must_be_chosen(tmp_path):
     both = [sample(0, filter="strict", acc=0.0), sample(0, filter="loose")]
     folder = write(tmp_path, both)
@@ -115,7 +127,9 @@ def test_a_bad_results_file_is_named(tmp_path, content, message):
         ([sample(0), "3"], ":2: not a sample of lm-eval"),
         ([sample(0, doc_hash=None)], ":1: not a sample that this can read .no 'doc_hash'"),
         ([sample(0, prompt_hash=None)], ":1: not a sample that this can read .no 'prompt_hash'"),
-        ([sample(0, arguments=[["Q:", "A"]])], ":1: not a sample that this can read"),
+        ([sample(0, arguments=None)], ":1: not a sample that this can read .no 'arguments'"),
+        ([sample(0, logs=(-1.0, float("nan")))], ":1: not a sample that this can read .a log-likelihood is NaN"),
+        ([sample(0), sample(0)], ": holds items twice"),
         ([sample(0, logs=())], ":1: not a sample that this can read"),
         ([sample(0)], ": 1 of 2 items, so it was cut off"),
         ([], ": no samples"),

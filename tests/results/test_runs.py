@@ -78,6 +78,18 @@ def test_damaged_predictions_are_named(tmp_path):
         runs.predictions(tmp_path)
 
 
+def test_predictions_that_were_cut_off_are_named(output, tmp_path):
+    runs.collect(output, tmp_path / "run")
+    assert runs.read(tmp_path / "run").name == "run"
+    file = tmp_path / "run" / runs.PREDICTIONS
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="5 of 6 items of pubmedqa, so it was cut off"):
+        runs.read(tmp_path / "run")
+    (tmp_path / "run" / runs.RESULTS).unlink()
+    with pytest.raises(InputError, match=r"results\.json: cannot be read"):
+        runs.read(tmp_path / "run")
+
+
 def test_leaderboard_file_has_the_format_and_is_written_once(output, tmp_path):
     runs.collect(output, tmp_path / "run")
     first = leaderboard.write(tmp_path / "board", "demo", "sft+rag", tmp_path / "run", "f" * 16)

@@ -1,160 +1,243 @@
-"""Steps run once, resume after a kill, and run again when what they depend on changes."""
+"""What a study's steps are, and that exactly the right ones run again when something changes."""
 
+import dataclasses
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import pytest
 
+from medtasks import catalogue, sources
 from medtasks.errors import InputError
-from results import steps
+from results import dependencies, inputs, steps
 from results.study import Index, Study, Training, Variant
 
 ROOT = Path(__file__).parents[2]
-STUDY = Study(name="s", base="b", tasks=["t"], variants={"base": Variant()})
+ALL = {"index-i", "train-sft", "train-msft", "eval-base", "eval-rag", "eval-sft", "eval-both"}
+EVALUATIONS = {step for step in ALL if step.startswith("eval-")}
+TRAINED = {"train-sft", "train-msft", "eval-sft", "eval-both"}
+WITH_INDEX = {"index-i", "eval-rag", "eval-both"}
 
-WRITE = """
-import sys, time
-from pathlib import Path
-from medtasks.files import write_text
-target, log = Path(sys.argv[1]), Path(sys.argv[2])
-with log.open("a") as f:
-    f.write(target.name + "\\n")
-time.sleep(0.05)
-write_text(target, target.name)
-"""
-
-RUN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import test_steps
-out = Path(sys.argv[1])
-with test_steps.steps.locked(out):
-    test_steps.steps.run(test_steps.fake(out), test_steps.STUDY, out)
-"""
-
-
-def fake(out, n=8, key="k"):
-    """Steps that each take a moment and write one file; log.txt says which began."""
-    made = []
-    for i in range(n):
-        target = out / "made" / f"{i}.txt"
-        command = [sys.executable, "-c", WRITE, str(target), str(out / "log.txt")]
-        made.append(steps.Step(f"train-{i}", "training", command, f"{key}{i}", target))
-    return made
+UNCHANGED = {}
+STUDY = Study(
+    name="s",
+    base="model",
+    tasks=["medqa", "medmcqa"],
+    variants={
+        "base": Variant(),
+        "rag": Variant(index="i", rag={"k": 5}),
+        "sft": Variant("sft"),
+        "both": Variant("msft", "i"),
+    },
+    indexes={"i": Index("corpus.jsonl", "embedder"), "unused": Index("sample", "embedder")},
+    trainings={"sft": Training("sft", "sft.yaml", {"max_steps": 3}), "msft": Training("msft", "msft.yaml")},
+    source="data",
+    run_args={"limit": 2, "apply_chat_template": True, "num_fewshot": None},
+)
 
 
-def test_each_step_runs_once(tmp_path, capsys):
-    assert steps.run(fake(tmp_path, 3), STUDY, tmp_path) == {}
-    assert steps.run(fake(tmp_path, 3), STUDY, tmp_path) == {}
-    assert (tmp_path / "log.txt").read_text() == "0.txt\n1.txt\n2.txt\n"
-    assert capsys.readouterr().out.count("done before") == 3
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A folder to work in: models, recipes, data and a copy of our code."""
+    folder = tmp_path_factory.mktemp("template")
+    for model in ("model", "embedder"):
+        (folder / model).mkdir()
+        (folder / model / "config.json").write_text("{}")
+        (folder / model / "model.safetensors").write_bytes(model.encode())
+    (folder / "corpus.jsonl").write_text('{"text": "a passage"}\n')
+    (folder / "sft.yaml").write_text("sources: [medqa]\nlearning_rate: 1e-4\noutput_dir: x\n")
+    (folder / "cpt.yaml").write_text("corpus: [corpus.jsonl]\ndecontaminate: false\n")
+    (folder / "msft.yaml").write_text("cpt: cpt.yaml\nsft: sft.yaml\n")
+    shutil.copytree(sources.SAMPLE_DIR, folder / "data")
+    for room in dependencies.ROOMS:
+        skipped = shutil.ignore_patterns("sample", "__pycache__")
+        shutil.copytree(ROOT / room, folder / "code" / room, ignore=skipped)
+    return folder
 
 
-def test_a_changed_key_runs_the_step_again(tmp_path):
-    steps.run(fake(tmp_path, 1), STUDY, tmp_path)
-    steps.run(fake(tmp_path, 1, key="other"), STUDY, tmp_path)
-    assert (tmp_path / "log.txt").read_text() == "0.txt\n0.txt\n"
+@pytest.fixture
+def world(template, monkeypatch):
+    """That folder, as new, to change things in."""
+    folder = template.with_name("world")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(dependencies, "ROOT", folder / "code")
+    monkeypatch.setattr(catalogue, "TASKS_DIR", folder / "code" / "medtasks")
+    return folder
 
 
-def test_a_failing_step_stops_only_what_needs_it(tmp_path):
-    bad = steps.Step("train-bad", "training", [sys.executable, "-c", "raise SystemExit(3)"], "k", tmp_path / "never")
-    needs = steps.Step("eval-x", "evaluation", [sys.executable, "-c", "1/0"], "k", tmp_path / "never", ("train-bad",))
-    failures = steps.run([bad, needs, *fake(tmp_path, 1)], STUDY, tmp_path)
-    assert failures == {"train-bad": "exit code 3", "eval-x": "needs train-bad"}
-    assert (tmp_path / "made" / "0.txt").is_file()
+@pytest.fixture
+def before(world):
+    """The steps before anything changes, planned once: every test begins with the same folder."""
+    if not UNCHANGED:
+        UNCHANGED.update(planned())
+    return UNCHANGED
 
 
-def test_a_step_that_leaves_nothing_is_an_error(tmp_path):
-    empty = steps.Step("train-x", "training", [sys.executable, "-c", ""], "k", tmp_path / "never")
-    with pytest.raises(InputError, match="left no"):
-        steps.run([empty], STUDY, tmp_path)
+def changed(before, study=STUDY, **keywords):
+    """The steps that are no longer what they were."""
+    return {name for name, step in planned(study, **keywords).items() if step.key != before[name].key}
 
 
-def test_ten_random_kills_lose_no_finished_step(tmp_path):
-    script = RUN.format(tests=str(Path(__file__).parent))
-    rng = random.Random(0)
-
-    def start(out):
-        return subprocess.Popen(
-            [sys.executable, "-c", script, str(out)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    for _ in range(10):
-        process = start(tmp_path / "killed")
-        time.sleep(rng.uniform(0.1, 0.9))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert start(tmp_path / "killed").wait() == 0
-    assert start(tmp_path / "whole").wait() == 0
-
-    def files(out):
-        return {str(f.relative_to(out)): f.read_text() for f in (out / "made").rglob("*.txt")}
-
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
-    begun = (tmp_path / "killed" / "log.txt").read_text().splitlines()
-    assert [begun.index(f"{i}.txt") for i in range(8)] == sorted(begun.index(f"{i}.txt") for i in range(8))
-    assert len(begun) <= 8 + 10  # each kill repeats at most the step that it hit
+def planned(study=STUDY, out="out", only=None):
+    return {step.name: step for step in steps.plan(study, Path(out), only)}
 
 
-def test_a_second_process_is_refused(tmp_path):
-    refused = pytest.raises(InputError, match="another process is running this study")
-    with steps.locked(tmp_path), refused, steps.locked(tmp_path):
-        pass
+def edit(file, old, new):
+    path = Path(file)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
 
 
-def test_plan_orders_the_steps_and_keys_follow_their_inputs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("model").mkdir()
-    Path("model/config.json").write_text("{}")
-    Path("model/model.safetensors").write_bytes(b"weights")
-    Path("sft.yaml").write_text("learning_rate: 1e-4\n")
-    study = Study(
-        name="s",
-        base="model",
-        tasks=["medqa", "medmcqa"],
-        variants={"base": Variant(), "rag": Variant(index="i", rag={"k": 5}), "both": Variant("sft", "i")},
-        indexes={"i": Index("sample"), "unused": Index("sample")},
-        trainings={"sft": Training("sft", "sft.yaml", {"max_steps": 3})},
-        source="sample",
-        run_args={"limit": 2, "apply_chat_template": True, "num_fewshot": None},
-    )
-    planned = {step.name: step for step in steps.plan(study, Path("out"))}
-    assert list(planned) == ["index-i", "train-sft", "eval-base", "eval-rag", "eval-both"]
-    assert planned["eval-both"].needs == ("train-sft", "index-i")
-    training = planned["train-sft"].command
+def test_plan_orders_the_steps_and_makes_their_commands(world):
+    found = planned()
+    assert list(found) == ["index-i", "train-sft", "train-msft", "eval-base", "eval-rag", "eval-sft", "eval-both"]
+    assert found["eval-both"].needs == ("train-msft", "index-i")
+    training = found["train-sft"].command
     assert training[-2:] == ["--max_steps", "3"] and "model" in training
-    rag = planned["eval-rag"].command
-    assert {"k=5", "inner=hf-mcq", "pretrained=model", "--apply_chat_template"} <= set(
-        rag
-    ) and "--num_fewshot" not in rag
-    assert rag[rag.index("--tasks") + 1] == "medqa,medmcqa"
-    again = {step.name: step.key for step in steps.plan(study, Path("out"))}
-    assert again == {name: step.key for name, step in planned.items()}
-    Path("sft.yaml").write_text("learning_rate: 2e-4\n")
-    changed = {name for name, key in ((s.name, s.key) for s in steps.plan(study, Path("out"))) if key != again[name]}
-    assert changed == {"train-sft", "eval-both"}
-    Path("model/model.safetensors").write_bytes(b"others!")
-    changed = {s.name for s in steps.plan(study, Path("out")) if s.key != again[s.name]}
-    assert changed == {"train-sft", "eval-base", "eval-rag", "eval-both"}
+    rag = found["eval-rag"].command
+    assert {"k=5", "inner=hf-mcq", "pretrained=model", "--apply_chat_template"} <= set(rag)
+    assert "--num_fewshot" not in rag and rag[rag.index("--tasks") + 1] == "medqa,medmcqa"
+    assert found["eval-base"].output == Path("out/runs/base/predictions.jsonl")
+    assert all(step.problem is None for step in found.values())
 
 
-def test_environment_sets_the_source(monkeypatch):
-    monkeypatch.setenv("MEDTASKS_DATA", "sample")
-    assert steps.environment(STUDY)["MEDTASKS_DATA"] == "sample"
-    hub = Study(name="s", base="b", tasks=["t"], variants={"base": Variant()}, source="hub")
-    assert "MEDTASKS_DATA" not in steps.environment(hub)
+def test_some_variants_come_with_what_they_need(world):
+    assert list(planned(only=["sft"])) == ["train-sft", "eval-sft"]
+    assert list(planned(only=["both", "base"])) == ["index-i", "train-msft", "eval-base", "eval-both"]
+    assert planned(only=["sft"])["eval-sft"].key == planned()["eval-sft"].key
+    with pytest.raises(InputError, match="no variant 'dpo' in this study; there are base, rag"):
+        planned(only=["dpo"])
 
 
-def test_records_are_json(tmp_path):
-    steps.run(fake(tmp_path, 1), STUDY, tmp_path)
-    assert json.loads((tmp_path / "steps" / "train-0.json").read_text())["key"] == "k0"
+CHANGES = {
+    "base": (lambda: Path("model/model.safetensors").write_bytes(b"other"), ALL - {"index-i"}),
+    "embedder": (lambda: Path("embedder/model.safetensors").write_bytes(b"other!"), WITH_INDEX),
+    "corpus": (
+        lambda: Path("corpus.jsonl").write_text('{"text": "another"}\n'),
+        WITH_INDEX | {"train-msft"},
+    ),
+    "recipe": (lambda: edit("sft.yaml", "1e-4", "2e-4"), TRAINED),
+    "recipe of a stage": (lambda: edit("cpt.yaml", "corpus:", "max_steps: 2\ncorpus:"), {"train-msft", "eval-both"}),
+    "recipe, nothing learned": (lambda: edit("sft.yaml", "output_dir: x", "# a note\noutput_dir: y"), set()),
+    "data of a task": (lambda: edit("data/openlifescienceai/medmcqa/validation.jsonl", "a", "b"), ALL - {"index-i"}),
+    "data to keep out": (lambda: edit("data/cais/mmlu/anatomy/test.jsonl", "a", "b"), TRAINED),
+    "trainers": (lambda: edit("code/trainers/data.py", "OPEN_QUESTIONS = (", "OPEN_QUESTIONS = (((), ()),"), TRAINED),
+    "one trainer": (lambda: edit("code/trainers/cpt.py", "return 0", "return 1"), {"train-msft", "eval-both"}),
+    "passages": (lambda: edit("code/rag_model/prompts.py", "def fit(", "def fitted("), {"eval-rag", "eval-both"}),
+    "prompt": (lambda: edit("code/medtasks/mcq.py", '"Answer:"', '"An answer:"'), ALL),
+    "scoring": (lambda: edit("code/medtasks/scoring/tree.py", "0.15", "0.2"), EVALUATIONS),
+    "task file": (
+        lambda: edit("code/medtasks/medqa/medqa.yaml", "task: medqa", "task: medqa\nx: 2"),
+        EVALUATIONS,
+    ),
+    "another task": (lambda: edit("code/medtasks/medsafe/scifact.yaml", "task: scifact", "task: scifact\nx: 2"), set()),
+    "comment": (lambda: edit("code/medtasks/mcq.py", '"""The letter of', '# why\n    """That letter of'), set()),
+    "what arranges": (lambda: edit("code/medtasks/cli.py", "return 2", "return 3"), set()),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_reaches_the_steps_that_depend_on_it_and_no_others(before, what):
+    change, reached = CHANGES[what]
+    change()
+    assert changed(before) == reached
+
+
+@pytest.mark.parametrize(
+    ("library", "reached"),
+    [
+        ("torch", ALL),
+        ("lm_eval", EVALUATIONS),
+        ("trl", TRAINED),
+        ("peft", TRAINED),
+        ("sentence-transformers", WITH_INDEX),
+        ("matplotlib", set()),
+    ],
+)
+def test_a_library_reaches_what_it_does(before, monkeypatch, library, reached):
+    version = dependencies.version
+    monkeypatch.setattr(dependencies, "version", lambda name: "99" if name == library else version(name))
+    assert changed(before) == reached
+    for step in (step for step in planned().values() if f"versions.{library}" in step.depends):
+        said = dependencies.changes(before[step.name].depends, step.depends)
+        assert f"versions.{library} changed ({version(library)} -> 99)" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "reached"),
+    [
+        ({"run_args": {"limit": 3}}, EVALUATIONS),
+        ({"variants": STUDY.variants | {"rag": Variant(index="i", rag={"k": 1})}}, {"eval-rag"}),
+        ({"indexes": {"i": Index("corpus.jsonl", "embedder", {"chunk-size": 9})}}, WITH_INDEX),
+        ({"trainings": STUDY.trainings | {"sft": Training("sft", "sft.yaml")}}, {"train-sft", "eval-sft"}),
+        ({"name": "another"}, set()),
+    ],
+)
+def test_a_change_of_the_study_reaches_what_it_concerns(before, change, reached):
+    assert changed(before, dataclasses.replace(STUDY, **change)) == reached
+
+
+def test_a_moved_folder_stays_done_and_so_does_moved_data(before):
+    assert changed(before, out="/elsewhere/renamed") == set()
+    Path("data").rename("moved")
+    assert changed(before, dataclasses.replace(STUDY, source="moved")) == set()
+
+
+def test_changes_are_said_in_words():
+    before = {"command": "python run --limit 2 --tasks medqa", "data.x": "a" * 16, "versions.torch": "2.11.0"}
+    now = {"command": "python run --limit 3 --tasks medqa", "data.x": "b" * 16, "versions.torch": "2.11.0"}
+    assert dependencies.changes(before, now) == "command changed (--limit 2 -> --limit 3), data.x changed"
+    many = {f"code.{i}": "c" * 16 for i in range(5)}
+    assert dependencies.changes({}, many) == "code.0 is new, code.1 is new, code.2 is new and 2 more"
+
+
+def test_what_is_not_there_is_the_problem_of_the_steps_that_need_it(world):
+    Path("corpus.jsonl").unlink()
+    Path("sft.yaml").unlink()
+    problems = {name: step.problem for name, step in planned().items() if step.problem}
+    assert set(problems) == {"index-i", "train-sft", "train-msft"}
+    assert "no such corpus" in problems["index-i"] and "no such recipe" in problems["train-sft"]
+    shutil.rmtree("data/openlifescienceai")
+    assert "it should hold the dataset openlifescienceai/medmcqa" in planned()["eval-base"].problem
+    shutil.rmtree("model")
+    with pytest.raises(InputError, match="model"):
+        planned()
+
+
+def test_a_recipe_may_choose_its_own_source(world):
+    edit("sft.yaml", "sources:", "env: {MEDTASKS_DATA: sample}\nsources:")
+    before = planned()
+    edit("data/GBaker/MedQA-USMLE-4-options/train.jsonl", "a", "b")
+    assert changed(before) == EVALUATIONS  # which few-shot examples come from there; the training reads the sample
+
+
+def test_the_hub_s_commit_is_the_cached_one_while_offline(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert inputs.commit("cais/mmlu") == inputs.UNKNOWN
+    (tmp_path / "datasets--cais--mmlu" / "refs").mkdir(parents=True)
+    (tmp_path / "datasets--cais--mmlu" / "refs" / "main").write_text("c30699e8356da336a370243923dbaf21066bb9fe\n")
+    assert inputs.commit("cais/mmlu") == "c30699e8356da336a370243923dbaf21066bb9fe"
+
+
+def test_the_hub_is_asked_for_its_commit(on_hub):
+    script = "from results import inputs; print(inputs.commit('cais/mmlu'), inputs.commit('no/such'))"
+    found, missing = on_hub(script).split()
+    assert len(found) == 40 and missing == inputs.UNKNOWN
+
+
+def test_files_that_a_benchmark_comes_from_count(world):
+    study = dataclasses.replace(STUDY, tasks=["scifact"], variants={"base": Variant()})
+    keys = planned(study)["eval-base"].key
+    edit("data/scifact_claims_dev.jsonl", "a", "b")
+    assert planned(study)["eval-base"].key != keys
+
+
+def test_what_a_step_depends_on_can_be_written_down(before):
+    for step in before.values():
+        assert json.loads(json.dumps(step.depends)) == step.depends
+        assert all(isinstance(value, str) for value in step.depends.values())

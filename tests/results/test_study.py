@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -62,3 +64,38 @@ def test_missing_key_and_broken_yaml(tmp_path):
 def test_shipped_studies_load(name):
     loaded = study.load(f"studies/{name}.yaml")
     assert list(loaded.variants) == ["base", "rag", "sft", "msft", "sft+rag"]
+
+
+def test_a_study_s_folder_holds_the_whole_study(tmp_path, monkeypatch):
+    loaded = load(tmp_path, monkeypatch)
+    study.save(loaded, tmp_path / "out", {"base_fingerprint": "f"})
+    (tmp_path / "s.yaml").unlink(), (tmp_path / "r.yaml").unlink()
+    assert study.of_folder(tmp_path / "out") == loaded
+    assert list(study.of_folder(tmp_path / "out").variants) == list(loaded.variants)
+
+
+def test_finished_runs_are_found_in_the_study_s_order(tmp_path, monkeypatch):
+    study.save(load(tmp_path, monkeypatch), tmp_path / "out", {})
+    for name in ("both", "base", "foreign"):
+        (tmp_path / "out" / "runs" / name).mkdir(parents=True)
+        (tmp_path / "out" / "runs" / name / "predictions.jsonl").write_text("")
+    (tmp_path / "out" / "runs" / "rag").mkdir()
+    assert study.runs_of(tmp_path / "out") == {name: tmp_path / "out" / "runs" / name for name in ("base", "both")}
+
+
+def test_folders_of_earlier_versions_are_read():
+    for folder in sorted(Path("results/runs").glob("*/")):
+        loaded = study.of_folder(folder)
+        assert loaded.name == folder.name and loaded.reference == "base"
+        assert set(study.runs_of(folder)) == {"base", "rag", "sft", "msft", "sft+rag"}
+
+
+def test_a_folder_that_is_none_of_a_study_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no study\.json, so not the folder of a study"):
+        study.of_folder(tmp_path)
+    (tmp_path / "study.json").write_text('{"name": ')
+    with pytest.raises(InputError, match=r"study\.json: damaged"):
+        study.of_folder(tmp_path)
+    (tmp_path / "study.json").write_text("[]")
+    with pytest.raises(InputError, match="must be a mapping"):
+        study.of_folder(tmp_path)

@@ -1,0 +1,63 @@
+"""The recipes that a study's trainings follow: each stage's keys as its trainer will see them."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from medtasks import sources
+from medtasks.errors import InputError
+from results.study import Training
+
+DATA_KEYS = {"sft": "sources", "cpt": "corpus"}
+"""stage -> the recipe key that lists what it learns from."""
+
+
+def stages(training: Training) -> dict[str, dict]:
+    """Stage (``cpt``, ``sft``) -> its recipe, overrides applied, in the order in which they are trained.
+
+    Raises:
+        InputError: a recipe is not there, or is none.
+    """
+    from trainers import recipe
+
+    path = recipe.find(training.recipe)
+    content = recipe.read(path)
+    if training.stage != "msft":
+        return {training.stage: content | training.overrides}
+    shared = {name: value for name, value in content.items() if name not in ("cpt", "sft")}
+    found = {}
+    for stage in ("cpt", "sft"):
+        if not isinstance(content.get(stage), str):
+            raise InputError(f"{path}: has no {stage}; it needs cpt and sft (recipes)")
+        file = recipe.find(str(path.parent / content[stage]))
+        found[stage] = recipe.read(file) | shared | training.overrides
+    return found
+
+
+def learned_from(stage: str, recipe: dict) -> list[tuple[str, int | None]]:
+    """What a stage learns from: (source, how many rows at most)."""
+    from trainers.data import split_cap
+
+    named = recipe.get(DATA_KEYS[stage]) or []
+    return [split_cap(str(name)) for name in (named if isinstance(named, list) else [named])]
+
+
+def source_in(recipe: dict, given: str | None) -> str | None:
+    """The ``MEDTASKS_DATA`` under which a recipe is trained: its own ``env``, or else the study's."""
+    own = (recipe.get("env") or {}).get(sources.ENV)
+    return given if own is None else str(own)
+
+
+@contextlib.contextmanager
+def reading_from(source: str | None) -> Iterator[None]:
+    """Read data as a step with this ``source`` will (``MEDTASKS_DATA``; None leaves the environment's)."""
+    before = os.environ.get(sources.ENV)
+    if source is not None:
+        os.environ[sources.ENV] = source
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(sources.ENV, None)
+        else:
+            os.environ[sources.ENV] = before
