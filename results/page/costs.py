@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from results.page import evidence
 from results.page.evidence import Evidence
 
 HOUR = 3_600
@@ -17,7 +16,7 @@ class Cost:
     Attributes:
         hours: step kind (index, training, evaluation) -> hours of wall time, times the number of devices.
         devices: what it ran on, as recorded.
-        peak_bytes: most memory of a step, of the GPU where one was used; None if unknown.
+        peak_bytes: most memory of a step: of the GPU if one used a GPU, else of the processes; None if unknown.
         joules: energy of the GPUs; None unless every step recorded it.
         tokens_per_second: of the training, of the evaluation; None if unknown.
     """
@@ -37,33 +36,46 @@ class Cost:
 
 def of(found: Evidence) -> dict[str, Cost]:
     """Variant -> its cost; variants of which no step is recorded are left out, so a bare run has none."""
-    costs = {name: _cost(found, name) for name in found.runs} if found.folder else {}
+    costs = {name: _cost(found, name) for name in found.runs} if found.study else {}
     return {name: cost for name, cost in costs.items() if cost.hours}
 
 
 def _cost(found: Evidence, variant: str) -> Cost:
-    settings = found.record(evidence.STUDY)["variants"].get(variant) or {}
-    names = {"index": settings.get("index"), "training": settings.get("training"), "evaluation": variant}
+    settings = found.study.variants[variant]
+    names = {"index": settings.index, "training": settings.training, "evaluation": variant}
     prefixes = {"index": "index", "training": "train", "evaluation": "eval"}
-    cost, energies, peaks = Cost(), [], []
+    cost, steps = Cost(), {}
     for kind, name in names.items():
         step = found.record("steps", f"{prefixes[kind]}-{name}.json") if name else None
-        if not step or "seconds" not in step:
-            continue
-        trained = (found.record("trainings", name, "cost.json") or {}) if kind == "training" else {}
-        device = step.get("device") or trained.get("device")
+        if step and "seconds" in step:
+            steps[kind] = step
+    if "training" in steps:
+        trained = found.record("trainings", settings.training, "cost.json") or {}
+        steps["training"] = _with_training(steps["training"], trained)
+    for kind, step in steps.items():
+        device = step.get("device")
         cost.hours[kind] = step["seconds"] * count(device) / HOUR
         if device and device not in cost.devices:
             cost.devices.append(device)
-        energies.append(step.get("gpu_joules"))
-        peaks += [step.get("peak_gpu_bytes") or trained.get("peak_memory_bytes") or step.get("peak_rss_bytes")]
-        if kind == "training" and trained.get("train_seconds") and trained.get("tokens_seen"):
-            cost.training_tokens_per_second = trained["tokens_seen"] / trained["train_seconds"]
-        if kind == "evaluation" and step.get("tokens"):
-            cost.evaluation_tokens_per_second = step["tokens"] / step["seconds"]
-    cost.peak_bytes = max((peak for peak in peaks if peak), default=None)
-    cost.joules = sum(energies) if energies and all(energy is not None for energy in energies) else None
+    peaks = [[step[key] for step in steps.values() if step.get(key)] for key in ("peak_gpu_bytes", "peak_rss_bytes")]
+    cost.peak_bytes = max(peaks[0] or peaks[1], default=None)
+    energies = [step.get("gpu_joules") for step in steps.values()]
+    cost.joules = sum(energies) if energies and None not in energies else None
+    cost.training_tokens_per_second = steps.get("training", {}).get("tokens_per_second")
+    if (step := steps.get("evaluation", {})).get("tokens") and step["seconds"]:
+        cost.evaluation_tokens_per_second = step["tokens"] / step["seconds"]
     return cost
+
+
+def _with_training(step: dict, trained: dict) -> dict:
+    """A step's record with what the training noted itself, which fills in records of earlier versions."""
+    device = step.get("device") or trained.get("device")
+    memory = "peak_rss_bytes" if device and "cpu" in device.lower() else "peak_gpu_bytes"
+    known = {name: value for name, value in step.items() if value is not None}
+    step = {"device": device, memory: trained.get("peak_memory_bytes"), **known}
+    if trained.get("train_seconds") and trained.get("tokens_seen"):
+        step["tokens_per_second"] = trained["tokens_seen"] / trained["train_seconds"]
+    return step
 
 
 def count(device: str | None) -> int:

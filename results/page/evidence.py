@@ -7,11 +7,11 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 from results import runs
+from results import study as studies
 from results.comparison import MEAN, compare
 from results.pairing import PairedTask, pair
 from results.runs import Run
-
-STUDY = "study.json"
+from results.study import Study
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Evidence:
         runs: name -> run, the base first.
         paired: task -> the answers of all runs to its items, in one order; the tasks that every run has.
         comparison: what :func:`results.comparison.compare` found.
-        folder: the study's folder; None where runs were given.
-        unfinished: variants of the study that have not been evaluated.
+        folder, study: the study's folder and what it says of itself; None where runs were given.
     """
 
     name: str
@@ -34,12 +33,17 @@ class Evidence:
     paired: dict[str, PairedTask]
     comparison: dict
     folder: Path | None = None
-    unfinished: tuple[str, ...] = ()
+    study: Study | None = None
 
     @property
     def variants(self) -> list[str]:
         """The runs that are compared with the base."""
         return [name for name in self.runs if name != self.base]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Variants of the study that have not been evaluated."""
+        return [name for name in self.study.variants if name not in self.runs] if self.study else []
 
     @property
     def tasks(self) -> list[str]:
@@ -101,10 +105,10 @@ def gather(
         InputError: nothing is there, it is damaged, or the runs cannot be compared.
     """
     paths = [path.expanduser() for path in paths]
-    if len(paths) == 1 and (paths[0] / STUDY).is_file():
+    if len(paths) == 1 and (paths[0] / studies.FILE).is_file():
         return _study(paths[0], base, allow)
     if len(paths) == 1:
-        raise InputError(f"{paths[0]}: no {STUDY}, so not a study's folder; give one, or at least two runs")
+        raise InputError(f"{paths[0]}: no {studies.FILE}, so not a study's folder; give one, or at least two runs")
     names = names or [path.resolve().name if path.is_dir() else None for path in paths]
     if len(names) != len(paths):
         raise InputError(f"--names holds {len(names)} names, but there are {len(paths)} runs; give one for each")
@@ -116,17 +120,12 @@ def gather(
 
 
 def _study(folder: Path, base: str | None, allow: Collection[str]) -> Evidence:
-    study = _json(folder / STUDY)
-    variants = study.get("variants") if isinstance(study, dict) else None
-    if not isinstance(variants, dict) or not all(isinstance(settings or {}, dict) for settings in variants.values()):
-        raise InputError(f"{folder / STUDY}: not the description of a study; run the study again")
-    finished = [name for name in variants if (folder / "runs" / name / runs.PREDICTIONS).is_file()]
-    base = base or next((name for name, settings in variants.items() if not any((settings or {}).values())), None)
+    study, finished = studies.of_folder(folder), studies.runs_of(folder)
+    base = base or study.reference
     if base not in finished:
         raise InputError(f"{folder}: the base '{base}' has not been evaluated; run the study, or give another --base")
-    unfinished = tuple(name for name in variants if name not in finished)
-    found = [runs.read(folder / "runs" / name, name) for name in finished]
-    return _compared(study.get("name") or folder.resolve().name, found, base, allow, folder, unfinished)
+    found = [runs.read(run, name) for name, run in finished.items()]
+    return _compared(study.name, found, base, allow, folder, study)
 
 
 def _compared(
@@ -135,11 +134,11 @@ def _compared(
     base: str,
     allow: Collection[str],
     folder: Path | None = None,
-    unfinished: tuple[str, ...] = (),
+    study: Study | None = None,
 ) -> Evidence:
     paired, _ = pair(found, base, allow)
     ordered = dict(sorted(((run.name, run) for run in found), key=lambda named: named[0] != base))
-    return Evidence(name, base, ordered, paired, compare(found, base, allow=allow), folder, unfinished)
+    return Evidence(name, base, ordered, paired, compare(found, base, allow=allow), folder, study)
 
 
 def model_args(run: Run) -> dict:

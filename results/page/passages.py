@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 from rag_model.index import INDEX, SNIPPETS, Index
-from results.page.evidence import STUDY, Evidence, model_args
+from results.page.evidence import Evidence, model_args
 from results.runs import Run
 
 SIDECAR = "retrieval"
@@ -76,8 +76,8 @@ class Passages:
 
     def _folder(self, run: Run) -> Path | None:
         """The index that the run searched: the study's own, wherever the study lies now, or where it lay then."""
-        if self._found.folder:
-            name = (self._found.record(STUDY)["variants"].get(run.name) or {}).get("index")
+        if self._found.study:
+            name = self._found.study.variants[run.name].index
             if name and (self._found.folder / "indexes" / name / INDEX).is_file():
                 return self._found.folder / "indexes" / name
         recorded = model_args(run).get("index")

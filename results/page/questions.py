@@ -47,11 +47,16 @@ def _words(sample: dict) -> dict:
     question = next((doc[name] for name in QUESTION_FIELDS if isinstance(doc.get(name), str)), None)
     options = next((texts for name in OPTION_FIELDS if (texts := _texts(doc.get(name)))), None)
     if question is None or options is None:
-        requests = [tuple(request.values()) for request in sample["arguments"].values()]
+        requests = [_values(request) for request in _values(sample["arguments"])]
         question = str(requests[0][0])
         options = [str(request[1]).strip() for request in requests if isinstance(request[1], str)]
     context = doc.get("context")
     return {"q": question, "c": context if isinstance(context, str) else "", "o": options}
+
+
+def _values(items: dict | list) -> list:
+    """lm-eval logs arguments as mappings; before 0.4.4, as lists."""
+    return list(items.values()) if isinstance(items, dict) else items
 
 
 def _texts(value) -> list[str] | None:

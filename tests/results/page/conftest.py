@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_up import write_study
 
-from results.page import evidence
+from results.page import evidence, render
 
 
 @pytest.fixture
@@ -24,3 +24,9 @@ def whole_study(tmp_path_factory) -> Path:
 def found(whole_study) -> evidence.Evidence:
     """What a report knows of it."""
     return evidence.gather([whole_study])
+
+
+@pytest.fixture(scope="session")
+def page(found) -> str:
+    """Its page."""
+    return render.report(found)[0]

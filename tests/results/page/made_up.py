@@ -110,6 +110,8 @@ def write_study(folder):
         "sft": nothing | {"training": "sft"},
     }
     study = {"name": "made_up", "base": "models/Tiny-1B", "tasks": list(TASKS), "variants": variants}
+    study["trainings"] = {"sft": {"stage": "sft", "recipe": "sft.yaml"}}
+    study["indexes"] = {"books": {"corpus": "books"}}
     write_json(folder / "study.json", study)
     for variant in variants:
         write_run(folder / "runs" / variant, variant)

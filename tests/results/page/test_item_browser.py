@@ -88,6 +88,12 @@ def test_plain_lm_eval_output_is_shown_too(tmp_path):
     assert data["items"][1]["q"] == "Question 1 of the exam?" and data["items"][1]["a"][1]["k"] == 1
 
 
+def test_arguments_of_earlier_versions_are_lists(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    file.write_text(json.dumps({"doc_id": 0, "doc": {}, "arguments": [["the prompt", " A"], ["the prompt", " B"]]}))
+    assert questions.read(file, [0]) == {0: {"q": "the prompt", "c": "", "o": ["A", "B"]}}
+
+
 def line(tmp_path, doc):
     arguments = {f"gen_args_{k}": {"arg_0": "the whole prompt", "arg_1": f" {letter}"} for k, letter in enumerate("AB")}
     file = tmp_path / "samples.jsonl"

@@ -38,11 +38,6 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, self.getpos()
 
 
-@pytest.fixture(scope="module")
-def page(found):
-    return render.report(found)[0]
-
-
 def test_the_page_is_well_formed_and_labelled(page):
     parsed = Page(page)
     assert len(parsed.ids) == len(set(parsed.ids))
@@ -124,7 +119,7 @@ def test_bad_arguments_are_refused(study):
 
 def test_what_is_not_there_is_said_on_the_page(study):
     named = json.loads((study / "study.json").read_text())
-    named["variants"]["msft"] = {"training": "msft"}
+    named["variants"]["msft"] = {"training": "sft"}
     (study / "study.json").write_text(json.dumps(named))
     for file in (study / "steps").iterdir():
         file.unlink()
