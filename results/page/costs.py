@@ -16,6 +16,7 @@ class Cost:
     Attributes:
         hours: step kind (index, training, evaluation) -> hours of wall time, times the number of devices.
         devices: what it ran on, as recorded.
+        on_gpu: whether every step recorded a GPU.
         peak_bytes: most memory of a step: of the GPU if one used a GPU, else of the processes; None if unknown.
         joules: energy of the GPUs; None unless every step recorded it.
         tokens_per_second: of the training, of the evaluation; None if unknown.
@@ -23,6 +24,7 @@ class Cost:
 
     hours: dict[str, float] = field(default_factory=dict)
     devices: list[str] = field(default_factory=list)
+    on_gpu: bool = False
     peak_bytes: int | None = None
     joules: float | None = None
     training_tokens_per_second: float | None = None
@@ -57,6 +59,7 @@ def _cost(found: Evidence, variant: str) -> Cost:
         cost.hours[kind] = step["seconds"] * count(device) / HOUR
         if device and device not in cost.devices:
             cost.devices.append(device)
+    cost.on_gpu = all("cpu" not in (step.get("device") or "cpu").lower() for step in steps.values())
     peaks = [[step[key] for step in steps.values() if step.get(key)] for key in ("peak_gpu_bytes", "peak_rss_bytes")]
     cost.peak_bytes = max(peaks[0] or peaks[1], default=None)
     energies = [step.get("gpu_joules") for step in steps.values()]
@@ -93,9 +96,8 @@ class Unit:
 
 
 def unit(costs: dict[str, Cost]) -> Unit:
-    """Hours, or minutes where no variant took an hour; of GPUs where all recorded devices are GPUs."""
-    devices = [device for cost in costs.values() for device in cost.devices]
-    of = "GPU " if devices and not any("cpu" in device.lower() for device in devices) else ""
+    """Hours, or minutes where no variant took an hour; of GPUs where every step recorded one."""
+    of = "GPU " if all(cost.on_gpu for cost in costs.values()) else ""
     return Unit(f"{of}hours", 1) if max(cost.total for cost in costs.values()) >= 1 else Unit(f"{of}minutes", 60)
 
 

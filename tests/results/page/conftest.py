@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from made_up import write_study
 
+from results import calibration
 from results.page import evidence, render
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """Bootstrap samples for speed: these tests look at no interval of a calibration."""
+    monkeypatch.setattr(calibration, "DRAWS", calibration.CHUNK)
 
 
 @pytest.fixture

@@ -71,10 +71,10 @@ def test_costs_of_earlier_records_take_what_the_training_knows(study):
     found = costs.of(evidence.gather([study]))
     assert found["base"].devices == [] and found["base"].peak_bytes is None
     assert found["sft"].hours == {"training": 4.0, "evaluation": 2.0} and found["sft"].peak_bytes == 7e9
-    assert costs.unit(found).name == "GPU hours"
-    write = study / "trainings" / "sft" / "cost.json"
-    write.write_text(json.dumps({"device": "1 x cpu"}))
-    assert costs.unit(costs.of(evidence.gather([study]))).name == "hours"
+    assert costs.unit(found).name == "hours", "on what most steps ran is not recorded"
+    (study / "trainings" / "sft" / "cost.json").write_text('{"device": "1 x cpu", "peak_memory_bytes": 5e9}')
+    slow = costs.of(evidence.gather([study]))["sft"]
+    assert (slow.devices, slow.peak_bytes, slow.hours["training"]) == (["1 x cpu"], 5e9, 2.0)
 
 
 @pytest.mark.parametrize(("device", "n"), [("4 x NVIDIA H100", 4), ("1 x cpu", 1), ("2 CPU cores", 1), (None, 1)])
