@@ -1,73 +1,89 @@
 """What each variant cost: time, memory, energy and speed, out of a study's step records and trainings."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from results.page.evidence import Evidence
 
 HOUR = 3_600
+STEPS = {"index": "index", "training": "train", "evaluation": "eval"}
+"""Kind of step -> how its record's name begins."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cost:
     """The cost of one variant: of its own steps and of those that it needs, which variants may share.
 
     Attributes:
-        hours: step kind (index, training, evaluation) -> hours of wall time, times the number of devices.
-        devices: what it ran on, as recorded.
-        on_gpu: whether every step recorded a GPU.
-        peak_bytes: most memory of a step: of the GPU if one used a GPU, else of the processes; None if unknown.
-        joules: energy of the GPUs; None unless every step recorded it.
-        tokens_per_second: of the training, of the evaluation; None if unknown.
+        steps: kind (index, training, evaluation) -> record of the step (:mod:`results.cost`), as far as it goes.
     """
 
-    hours: dict[str, float] = field(default_factory=dict)
-    devices: list[str] = field(default_factory=list)
-    on_gpu: bool = False
-    peak_bytes: int | None = None
-    joules: float | None = None
-    training_tokens_per_second: float | None = None
-    evaluation_tokens_per_second: float | None = None
+    steps: dict[str, dict]
+
+    @property
+    def hours(self) -> dict[str, float]:
+        """Kind of step -> hours of wall time, times the number of devices."""
+        return {kind: step["seconds"] * count(step.get("device")) / HOUR for kind, step in self.steps.items()}
 
     @property
     def total(self) -> float:
         """Hours of all steps."""
         return sum(self.hours.values())
 
+    @property
+    def devices(self) -> list[str]:
+        """What the steps ran on, as far as they recorded it."""
+        return list(dict.fromkeys(step["device"] for step in self.steps.values() if step.get("device")))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether every step recorded a GPU."""
+        return all("cpu" not in (step.get("device") or "cpu").lower() for step in self.steps.values())
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Most memory of a step: of the GPU if one used a GPU, else of the processes; None if unknown."""
+        return max(self._known("peak_gpu_bytes") or self._known("peak_rss_bytes"), default=None)
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of the GPUs; None unless every step recorded it."""
+        energies = self._known("gpu_joules")
+        return sum(energies) if len(energies) == len(self.steps) else None
+
+    @property
+    def training_tokens_per_second(self) -> float | None:
+        """Speed of the training loop; None if unknown."""
+        return self.steps.get("training", {}).get("tokens_per_second")
+
+    @property
+    def evaluation_tokens_per_second(self) -> float | None:
+        """Prompt tokens by the seconds of the whole evaluation, loading included; None if unknown."""
+        step = self.steps.get("evaluation", {})
+        return step["tokens"] / step["seconds"] if step.get("tokens") and step["seconds"] else None
+
+    def _known(self, name: str) -> list[float]:
+        return [step[name] for step in self.steps.values() if step.get(name) is not None]
+
 
 def of(found: Evidence) -> dict[str, Cost]:
-    """Variant -> its cost; variants of which no step is recorded are left out, so a bare run has none."""
+    """Variant -> its cost; none for a variant that needs a step of which nothing is recorded, nor for bare runs."""
     costs = {name: _cost(found, name) for name in found.runs} if found.study else {}
-    return {name: cost for name, cost in costs.items() if cost.hours}
+    return {name: cost for name, cost in costs.items() if cost}
 
 
-def _cost(found: Evidence, variant: str) -> Cost:
+def _cost(found: Evidence, variant: str) -> Cost | None:
     settings = found.study.variants[variant]
     names = {"index": settings.index, "training": settings.training, "evaluation": variant}
-    prefixes = {"index": "index", "training": "train", "evaluation": "eval"}
-    cost, steps = Cost(), {}
-    for kind, name in names.items():
-        step = found.record("steps", f"{prefixes[kind]}-{name}.json") if name else None
-        if step and "seconds" in step:
-            steps[kind] = step
+    needed = {kind: f"{STEPS[kind]}-{name}.json" for kind, name in names.items() if name}
+    steps = {kind: found.record("steps", file) for kind, file in needed.items()}
+    if not all(step and "seconds" in step for step in steps.values()):
+        return None
     if "training" in steps:
         trained = found.record("trainings", settings.training, "cost.json") or {}
         steps["training"] = _with_training(steps["training"], trained)
-    for kind, step in steps.items():
-        device = step.get("device")
-        cost.hours[kind] = step["seconds"] * count(device) / HOUR
-        if device and device not in cost.devices:
-            cost.devices.append(device)
-    cost.on_gpu = all("cpu" not in (step.get("device") or "cpu").lower() for step in steps.values())
-    peaks = [[step[key] for step in steps.values() if step.get(key)] for key in ("peak_gpu_bytes", "peak_rss_bytes")]
-    cost.peak_bytes = max(peaks[0] or peaks[1], default=None)
-    energies = [step.get("gpu_joules") for step in steps.values()]
-    cost.joules = sum(energies) if energies and None not in energies else None
-    cost.training_tokens_per_second = steps.get("training", {}).get("tokens_per_second")
-    if (step := steps.get("evaluation", {})).get("tokens") and step["seconds"]:
-        cost.evaluation_tokens_per_second = step["tokens"] / step["seconds"]
-    return cost
+    return Cost(steps)
 
 
 def _with_training(step: dict, trained: dict) -> dict:

@@ -66,8 +66,10 @@ def differences(found: Evidence) -> Panel | str:
 
 def by_subject(found: Evidence) -> Panel | str:
     """The heat map."""
+    if not found.variants:
+        return "Subjects: no heat map, because there is nothing to compare."
     rows, too_small = subjects.of(found)
-    if not found.variants or not rows:
+    if not rows:
         why = "have fewer than 5 questions each" if too_small else "are not recorded in these runs"
         return f"Subjects: no heat map, because the subjects of the questions {why}."
     caption = (
@@ -182,8 +184,9 @@ def _cell(value: float | None, form: str) -> str:
 def spent(found: Evidence) -> Panel | str:
     """Cost against accuracy."""
     known = costs.of(found)
+    without = [name for name in found.runs if name not in known]
     if not known:
-        return "Cost: nothing is recorded, because these runs are not part of a study with step records."
+        return "Cost: nothing is recorded, because these runs are not part of a study with records of its steps."
     unit = costs.unit(known)
     kinds = [kind for kind in ("index", "training", "evaluation") if any(kind in cost.hours for cost in known.values())]
     rows = []
@@ -203,7 +206,9 @@ def spent(found: Evidence) -> Panel | str:
     table = Table("Cost", [column for i, column in enumerate(columns) if i not in unknown], rows)
     text = (
         "Wall time of the steps that a variant needs, times the number of GPUs. Steps that several variants share (an "
-        "index, a training) count in each." + (f" Not recorded: {'; '.join(missing)}." if missing else "")
+        "index, a training) count in each."
+        + (f" Not recorded: {'; '.join(missing)}." if missing else "")
+        + (f" Without records of all their steps: {', '.join(without)}." if without else "")
     )
     caption = f"Accuracy with its 95% interval against {unit.name} of index, training and evaluation."
     return Panel("cost", "Cost", text, [(charts.cost_and_accuracy(found, known, unit), caption)], table)

@@ -44,6 +44,7 @@ def test_a_base_alone_has_nothing_to_compare(study):
     shown, missing = built(study)
     assert [panel.id for panel in shown] == ["calibration", "training", "cost"]
     assert missing[0].startswith("Differences: only base has been evaluated")
+    assert missing[1] == "Subjects: no heat map, because there is nothing to compare."
 
 
 def test_the_calibration_table_has_the_comparisons_numbers(found):
@@ -67,6 +68,10 @@ def test_the_cost_table_leaves_out_what_nothing_recorded(study):
     panel = panels.spent(evidence.gather([study]))
     assert "energy, kJ" not in panel.table.columns
     assert panel.text.endswith("Not recorded: energy, kJ; evaluation, tokens/s.")
+    (study / "steps" / "index-books.json").unlink()
+    panel = panels.spent(evidence.gather([study]))
+    assert [row[0] for row in panel.table.rows] == ["base", "sft"], "half a cost is none"
+    assert panel.text.endswith("Without records of all their steps: rag.")
 
 
 def test_the_retrieval_table_says_shares_and_counts(found):
