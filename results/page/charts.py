@@ -22,8 +22,7 @@ def forest(found: Evidence) -> Chart:
         figure, axes = canvas(width, TOP + ROW * (len(rows) + len(tasks)))
         y, ticks = 0, {}
         for task in tasks:
-            axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=2)
-            axes.text(0.01, y, _task(found, task), transform=axes.get_yaxis_transform(), va="center", weight="bold")
+            _heading(axes, y, _task(found, task))
             y += 1
             for variant in found.variants:
                 _interval(axes, y, found.difference(variant, task), colour(list(found.runs).index(variant)))
@@ -47,6 +46,12 @@ def forest(found: Evidence) -> Chart:
     alt = f"Forest plot of differences in accuracy to {found.base}, in percentage points. {found.overall}: {shown}."
     columns = ("task", "variant", "n", "difference", "low", "high", "p", "p_holm")
     return Chart("differences", alt, columns, data, draw, WIDE)
+
+
+def _heading(axes, y: int, text: str) -> None:
+    """A band across row ``y`` that names the rows below it."""
+    axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=2)
+    axes.text(0.01, y, text, transform=axes.get_yaxis_transform(), va="center", weight="bold", zorder=3)
 
 
 def _task(found: Evidence, task: str) -> str:
@@ -99,8 +104,7 @@ def heat_map(found: Evidence, subjects: list[Subject]) -> Chart:
         figure, axes = canvas(width, TOP + ROW * (len(subjects) + len(tasks)))
         y, ticks = 0, {}
         for task in tasks:
-            axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=2)
-            axes.text(-0.45, y, task, va="center", weight="bold")
+            _heading(axes, y, task)
             y += 1
             for subject in (subject for subject in subjects if subject.task == task):
                 ticks[y] = f"{subject.name} (n = {subject.n:,})"
@@ -140,9 +144,7 @@ def fixed_and_broken(effects: list[Effect]) -> Chart:
         figure, axes = canvas(width, TOP + ROW * (len(rows) + len(effects)))
         y, ticks = 0, {}
         for effect in effects:
-            axes.axhspan(y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=2)
-            title = f"{effect.variant} against {effect.partner}"
-            axes.text(0.01, y, title, transform=axes.get_yaxis_transform(), va="center", weight="bold")
+            _heading(axes, y, f"{effect.variant} against {effect.partner}")
             y += 1
             for row in effect.rows:
                 fixed, broken = (100 * row[kind] / row["n_distinct"] for kind in ("fixed", "broken"))

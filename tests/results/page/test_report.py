@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from made_up import HOSTILE, write_lm_eval_output
@@ -108,6 +109,16 @@ def test_the_command_compares_runs(tmp_path):
         "<h1>sft against base</h1>" in page
         and "nothing is recorded, because these runs are not part of a study" in page
     )
+
+
+def test_a_published_study_is_reported_without_its_questions(tmp_path):
+    committed = Path(__file__).parents[3] / "results" / "runs" / "published_subsets_1.5b"
+    assert report([str(committed), "--out", str(tmp_path / "r.html"), "--items", "all"]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "The base answers 46.5% of 800 questions correctly, on average over 4 tasks." in page
+    assert "because these runs keep no samples" in page and "Which passages rag, sft+rag saw is not recorded" in page
+    assert "sft+rag against sft" in page and "msft/cpt" in page and "1 x NVIDIA H100 80GB HBM3" in page
+    assert len(page) < 1_000_000
 
 
 def test_bad_arguments_are_refused(study):
