@@ -80,30 +80,40 @@ def install() -> None:
 BINS = 10
 
 
+def reliability(values: Sequence[tuple[float, float]]) -> list[tuple[float, float, int]]:
+    """Mean confidence, accuracy and number of items of each of :data:`BINS` bins of equal mass, the surest first.
+
+    Bins hold as many items, to within one; fewer items than bins make a bin each.
+    """
+    confidence, correct = _by_confidence(values)
+    bins = min(BINS, len(confidence))
+    pairs = zip(np.array_split(confidence, bins), np.array_split(correct, bins), strict=True)
+    return [(float(c.mean()), float(k.mean()), len(c)) for c, k in pairs]
+
+
 @bootstrapped
 def ece(values: Sequence[tuple[float, float]]) -> float:
-    """Expected calibration error over :data:`BINS` bins of equal mass (as many items in each, to within one).
+    """Expected calibration error over the bins of :func:`reliability`.
 
     The mean over bins, weighted by their items, of |mean confidence - accuracy|. Naeini et al. 2015 (AAAI) with bins of
     equal mass instead of equal width, which estimate it with less bias: Nixon et al. 2019, arXiv:1904.01685.
     """
-    confidence, correct = _by_confidence(values)
-    bins = min(BINS, len(confidence))
-    gaps = [
-        abs(c.mean() - k.mean()) * len(c)
-        for c, k in zip(np.array_split(confidence, bins), np.array_split(correct, bins), strict=True)
-    ]
-    return float(sum(gaps) / len(confidence))
+    return sum(abs(confidence - accuracy) * n for confidence, accuracy, n in reliability(values)) / len(values)
+
+
+def risk_coverage(values: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Error rate among the n most confident answers, for n from 1 to all: shape ``(len(values),)``."""
+    _, correct = _by_confidence(values)
+    return np.cumsum(1 - correct) / np.arange(1, len(correct) + 1)
 
 
 @bootstrapped
 def aurc(values: Sequence[tuple[float, float]]) -> float:
-    """Area under the risk-coverage curve: the mean, over n, of the error rate among the n most confident answers.
+    """Area under the risk-coverage curve: the mean of :func:`risk_coverage`.
 
     Geifman et al. 2019, arXiv:1805.08206. The lower the better; a model that ranks at random has its error rate.
     """
-    _, correct = _by_confidence(values)
-    return float(np.mean(np.cumsum(1 - correct) / np.arange(1, len(correct) + 1)))
+    return float(np.mean(risk_coverage(values)))
 
 
 COVERAGE = 0.8

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from medtasks import files
 from medtasks.errors import InputError
+from trainers.smoothing import smoothed
 
 LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 
@@ -117,12 +118,3 @@ def write_loss(history: list[dict], out: Path, title: str) -> None:
     axes.legend(loc="upper right")
     with files.atomic_write(out / "loss.png", "wb") as f:
         figure.savefig(f, format="png", dpi=120)
-
-
-def smoothed(values: list[float], weight: float = 0.8) -> list[float]:
-    """Exponential moving average without the pull of its start (Kingma & Ba 2015, arXiv:1412.6980, section 3)."""
-    mean, means = 0.0, []
-    for n, value in enumerate(values, 1):
-        mean = weight * mean + (1 - weight) * value
-        means.append(mean / (1 - weight**n))
-    return means

@@ -1,0 +1,126 @@
+"""What a report reads: study folders and runs of any lm-eval."""
+
+import json
+import shutil
+
+import pytest
+from made_up import write_lm_eval_output, write_run
+
+from medtasks.errors import InputError
+from results.page import costs, evidence, ranking, retrieval, subjects
+
+
+def test_a_study_is_read_with_its_base_first(whole_study):
+    found = evidence.gather([whole_study])
+    assert list(found.runs) == ["base", "rag", "sft"] and found.variants == ["rag", "sft"]
+    assert found.name == "made_up" and found.base == "base" and found.overall == "mean"
+    assert found.tasks == ["exam", "trial"]
+    assert found.estimate("base", "exam")["accuracy"] == 0.5
+    assert found.difference("sft", "trial")["difference"] == pytest.approx(10 / 12 - 6 / 12)
+    assert [evidence.adds(run) for run in found.runs.values()] == [
+        "the model alone",
+        "2 passages of books",
+        "adapter sft",
+    ]
+
+
+def test_variants_that_are_not_evaluated_are_named(study):
+    shutil.rmtree(study / "runs" / "sft")
+    assert evidence.gather([study]).unfinished == ["sft"]
+    shutil.rmtree(study / "runs" / "base")
+    with pytest.raises(InputError, match="the base 'base' has not been evaluated"):
+        evidence.gather([study])
+    assert list(evidence.gather([study], base="rag").runs) == ["rag"]
+
+
+def test_runs_of_any_lm_eval_are_compared_with_the_first(tmp_path):
+    folders = [tmp_path / name for name in ("plain", "tuned")]
+    for folder, variant in zip(folders, ("base", "sft"), strict=True):
+        write_lm_eval_output(folder, variant)
+    found = evidence.gather(folders)
+    assert (found.base, found.variants, found.folder) == ("plain", ["tuned"], None)
+    assert evidence.gather(folders, base="tuned").variants == ["plain"]
+    assert list(evidence.gather(folders, names=["a", "b"]).runs) == ["a", "b"]
+    assert costs.of(found) == {} and costs.losses(found) == {}
+    with pytest.raises(InputError, match="--names holds 1 names, but there are 2 runs"):
+        evidence.gather(folders, names=["a"])
+
+
+def test_one_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no study\.json"):
+        evidence.gather([tmp_path])
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        evidence.gather([tmp_path])
+
+
+def test_costs_are_those_of_a_variants_own_steps(whole_study):
+    found = costs.of(evidence.gather([whole_study]))
+    assert found["base"].hours == {"evaluation": 0.1}
+    assert found["rag"].hours == {"index": 0.1, "evaluation": 0.1} and found["rag"].joules == 6000
+    assert found["sft"].hours == {"training": 0.2, "evaluation": 0.1}, "two GPUs for a tenth of an hour"
+    assert found["sft"].joules is None, "the training recorded none"
+    assert found["sft"].peak_bytes == 2e9 and found["sft"].devices == ["2 x NVIDIA X", "1 x NVIDIA X"]
+    assert (found["sft"].training_tokens_per_second, found["sft"].evaluation_tokens_per_second) == (100, 200)
+    assert costs.unit(found) == costs.Unit("GPU minutes", 60)
+
+
+def test_costs_of_earlier_records_take_what_the_training_knows(study):
+    for file in (study / "steps").glob("*.json"):
+        file.write_text(json.dumps({"key": "k", "seconds": 7200}))
+    found = costs.of(evidence.gather([study]))
+    assert found["base"].devices == [] and found["base"].peak_bytes is None
+    assert found["sft"].hours == {"training": 4.0, "evaluation": 2.0} and found["sft"].peak_bytes == 7e9
+    assert costs.unit(found).name == "hours", "on what most steps ran is not recorded"
+    (study / "trainings" / "sft" / "cost.json").write_text('{"device": "1 x cpu", "peak_memory_bytes": 5e9}')
+    slow = costs.of(evidence.gather([study]))["sft"]
+    assert (slow.devices, slow.peak_bytes, slow.hours["training"]) == (["1 x cpu"], 5e9, 2.0)
+
+
+@pytest.mark.parametrize(("device", "n"), [("4 x NVIDIA H100", 4), ("1 x cpu", 1), ("2 CPU cores", 1), (None, 1)])
+def test_devices_are_counted(device, n):
+    assert costs.count(device) == n
+
+
+def test_losses_of_both_stages_are_found(study):
+    (study / "trainings" / "msft" / "cpt").mkdir(parents=True)
+    for folder in ("msft", "msft/cpt"):
+        (study / "trainings" / folder / "loss.json").write_text('[{"step": 1, "loss": 2.0}]')
+    assert list(costs.losses(evidence.gather([study]))) == ["msft/cpt", "msft", "sft"]
+
+
+def test_small_subjects_are_left_out(whole_study):
+    found, too_small = subjects.of(evidence.gather([whole_study]))
+    assert [(s.task, s.name, s.n) for s in found] == [("exam", "Anatomy", 12), ("exam", "Surgery", 10)]
+    assert too_small == 1, "Dental has two questions"
+    assert found[0].accuracy == {"base": 0.5, "rag": pytest.approx(5 / 12), "sft": pytest.approx(10 / 12)}
+
+
+def test_ranks_are_shared_where_intervals_overlap(whole_study):
+    places = ranking.ranking(evidence.gather([whole_study]))
+    assert [(place.name, place.rank) for place in places] == [("sft", 1), ("base", 2), ("rag", 2)]
+    assert (places[0].right, places[-1].left) == (1, 0)
+    assert all(place.left < place.middle < place.right for place in places)
+
+
+def test_passages_are_judged_against_the_same_model_without_them(study):
+    (only,) = retrieval.of(evidence.gather([study]))
+    assert (only.variant, only.partner, only.same_model) == ("rag", "base", True)
+    exam = only.rows[0]
+    assert (exam["fixed"], exam["broken"]) == (3, 6)
+    write_run(study / "runs" / "sft+rag", "sft+rag")
+    described = json.loads((study / "study.json").read_text())
+    described["variants"]["sft+rag"] = {"training": "sft", "index": "books", "rag": {"k": 2}}
+    (study / "study.json").write_text(json.dumps(described))
+    tuned = retrieval.of(evidence.gather([study]))[1]
+    assert (tuned.variant, tuned.partner) == ("sft+rag", "sft")
+    assert all(row["fixed"] == row["broken"] == 0 and row["agreement"] == 1 for row in tuned.rows)
+    shutil.rmtree(study / "runs" / "sft")
+    alone = retrieval.of(evidence.gather([study]))[1]
+    assert (alone.partner, alone.same_model) == ("base", False)
+
+
+def test_model_arguments_of_earlier_versions_are_text(whole_study):
+    run = evidence.gather([whole_study]).runs["sft"]
+    run.results["config"]["model_args"] = "pretrained=m,peft=trainings/x/adapter,dtype=bfloat16"
+    assert evidence.adds(run) == "adapter x"
