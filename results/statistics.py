@@ -1,16 +1,38 @@
 """Statistics of paired runs: is the difference between two models on the same items more than luck?
 
-All take per-item correctness as sequences of 0/1 in the same item order. Interfaces to statsmodels and scipy, with
-the choice of method stated.
+Everything starts from :class:`Differences`: what changed, cluster by cluster. A cluster is one independent question:
+mostly a single item, but the versions of an item (its options in another order, say) and its repetitions stand or fall
+together, so they are one cluster. Several tasks are strata: items are never exchanged between them.
+
+| question | method |
+|---|---|
+| how good is a run | Wilson's interval; with clusters, at the effective number of items |
+| how large is a difference | paired bootstrap over clusters, stratified by task |
+| could it be luck | McNemar's exact test; for clusters and for the mean over tasks, a sign-flip test |
+| how many comparisons were made | Holm's correction |
+| what could have been seen | Connor's formula at 80% power |
+
+``benchmarks/statistics.py`` measures coverage, false positives and power of all these.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medtasks.errors import InputError
+import numpy as np
 
 CONFIDENCE = 0.95
+POWER = 0.8
+SEED = 0
+
+DRAWS = 10_000
+"""Bootstrap samples of a difference in accuracy."""
+
+FLIPS = 99_999
+"""Random sign flips for the mean over tasks; its p-value cannot be below 1 / (FLIPS + 1)."""
+
+PSEUDO_COUNT = 0.15
+"""Clusters added to each direction of change before resampling; see :func:`bootstrap`."""
 
 
 @dataclass(frozen=True)
@@ -22,67 +44,193 @@ class Estimate:
     high: float
 
 
-def accuracy(correct: Sequence[int]) -> Estimate:
+@dataclass(frozen=True)
+class Differences:
+    """What one run answers better or worse than another, in one task.
+
+    Attributes:
+        sums: a number for each cluster: its items that only the one run answers, less those that only the other does.
+        sizes: items of each cluster.
+    """
+
+    sums: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, base: np.ndarray, other: np.ndarray, clusters: np.ndarray) -> "Differences":
+        """``other`` minus ``base``, both 0/1 an item; ``clusters`` numbers the cluster of each item from 0."""
+        sums = np.bincount(clusters, weights=np.asarray(other, float) - np.asarray(base, float))
+        return cls(np.rint(sums).astype(int), np.bincount(clusters))
+
+    @property
+    def mean(self) -> float:
+        """The difference in accuracy, each item weighing the same."""
+        return float(self.sums.sum() / self.sizes.sum())
+
+
+# How good is a run
+
+
+def accuracy(correct: Sequence[int], clusters: Sequence[int] | None = None) -> Estimate:
     """Share of right answers with Wilson's score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
-    Unlike the normal interval it keeps its coverage on small samples and near 0 and 1.
+    Unlike the normal interval it keeps its coverage on small samples and near 0 and 1. Items that come in clusters
+    count for fewer: n is divided by the design effect (Korn and Graubard 1998, Survey Methodology 24:193).
     """
     from statsmodels.stats.proportion import proportion_confint
 
-    low, high = proportion_confint(sum(correct), len(correct), alpha=1 - CONFIDENCE, method="wilson")
-    return Estimate(sum(correct) / len(correct), float(low), float(high))
+    correct = np.asarray(correct, float)
+    n, share = len(correct), float(correct.mean())
+    effective = n if clusters is None else n / _design_effect(correct, np.asarray(clusters))
+    low, high = proportion_confint(share * effective, effective, alpha=1 - CONFIDENCE, method="wilson")
+    return Estimate(share, float(low), float(high))
 
 
-def macro_accuracy(tasks: Sequence[Sequence[int]]) -> Estimate:
-    """Mean of the tasks' accuracies, each task weighing the same; normal interval from their binomial variances."""
-    shares = [sum(correct) / len(correct) for correct in tasks]
-    variance = sum(p * (1 - p) / len(correct) for p, correct in zip(shares, tasks, strict=True)) / len(tasks) ** 2
-    return _normal(sum(shares) / len(tasks), variance)
+def _design_effect(correct: np.ndarray, clusters: np.ndarray) -> float:
+    """Variance of the accuracy over clusters by what it would be over as many independent items; at least 1.
 
-
-def mcnemar(base: Sequence[int], other: Sequence[int]) -> float:
-    """Two-sided p-value of McNemar's exact test (1947, doi:10.1007/BF02295996) that both are right equally often.
-
-    Only the items that one of them alone answers count: a binomial test of fixed against broken.
+    At most what it is if the items of a cluster are always right or wrong together, which is assumed where all are
+    right or all are wrong.
     """
-    from statsmodels.stats.contingency_tables import mcnemar as test
+    n, sizes = len(correct), np.bincount(clusters)
+    most = float((sizes**2).sum() / n)
+    share = correct.mean()
+    if most == 1 or len(sizes) == 1 or share in (0, 1):
+        return most
+    residuals = np.bincount(clusters, weights=correct - share)
+    variance = (residuals**2).sum() / n**2 * len(sizes) / (len(sizes) - 1)
+    return float(np.clip(variance / (share * (1 - share) / n), 1, most))
 
-    _same_length(base, other)
-    fixed = sum(o > b for b, o in zip(base, other, strict=True))
-    broken = sum(o < b for b, o in zip(base, other, strict=True))
-    return float(test([[0, fixed], [broken, 0]], exact=True).pvalue)
 
+def mean_accuracy(tasks: Sequence[Estimate]) -> Estimate:
+    """Mean over tasks, each weighing the same, with an interval made of the tasks' intervals.
 
-def macro_difference(base: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> tuple[Estimate, float]:
-    """Mean over tasks of (other - base), its interval, and the two-sided p-value that it is 0.
-
-    Paired standard error: the variance of the per-item differences within each task (Miller 2024, arXiv:2411.00640,
-    eq. 8), tasks weighing the same; normal approximation.
+    The distances to the tasks' limits add up like standard errors (Zou et al. 2009, doi:10.1016/j.csda.2008.09.033), so
+    that it, too, keeps its coverage near 0 and 1.
     """
+    mean = math.fsum(task.value for task in tasks) / len(tasks)
+    below = math.hypot(*(task.value - task.low for task in tasks)) / len(tasks)
+    above = math.hypot(*(task.high - task.value for task in tasks)) / len(tasks)
+    return Estimate(mean, mean - below, mean + above)
+
+
+# How large is a difference
+
+
+def bootstrap(tasks: Sequence[Differences], weights: Sequence[float]) -> Estimate:
+    """The weighted sum of the tasks' differences with the percentile interval of a paired bootstrap within each task.
+
+    A draw takes as many clusters as there are, with replacement (Efron 1979, doi:10.1214/aos/1176344552; Davison and
+    Hinkley 1997, doi:10.1017/CBO9780511802843, sections 3.2 and 3.8). How often a cluster's kind (its sum and size) is
+    drawn is exactly multinomial, so kinds are drawn instead of clusters.
+
+    Resampling alone never shows a change that the sample happens not to hold: with few discordant items its interval is
+    too short, and a point where there are none. So :data:`PSEUDO_COUNT` clusters that get better and as many that get
+    worse are added before drawing, as Agresti and Min (2005, doi:10.1002/sim.1781) add to the cells of a table; the
+    amount was chosen by coverage.
+
+    Args:
+        weights: of each task, summing to 1: equal ones for the mean over tasks, shares of the items to pool them.
+    """
+    draw = np.random.default_rng(SEED)
+    drawn = sum(weight * _resampled(task, draw) for task, weight in zip(tasks, weights, strict=True))
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    value = math.fsum(weight * task.mean for task, weight in zip(tasks, weights, strict=True))
+    return Estimate(value, float(low), float(high))
+
+
+def _resampled(task: Differences, draw: np.random.Generator) -> np.ndarray:
+    """The task's difference in each of :data:`DRAWS` bootstrap samples."""
+    kinds, counts = np.unique(np.stack([task.sums, task.sizes], axis=1), axis=0, return_counts=True)
+    changed = task.sums[task.sums != 0]
+    change = math.sqrt(np.mean(changed**2)) if len(changed) else 1.0
+    size = task.sizes.mean()
+    kinds = np.vstack([kinds, [[change, size], [-change, size]]])
+    counts = np.append(counts, [PSEUDO_COUNT, PSEUDO_COUNT])
+    times = draw.multinomial(len(task.sums), counts / counts.sum(), size=DRAWS)
+    sums, sizes = (times @ kinds).T
+    return sums / sizes
+
+
+# Could it be luck
+
+
+def mcnemar(sums: np.ndarray) -> float:
+    """Two-sided p-value that a cluster is as likely to get better as to get worse by as much.
+
+    With clusters of one item this is McNemar's exact test (1947, doi:10.1007/BF02295996), a binomial test of fixed
+    against broken items. Larger clusters make it the exact sign-flip test (Fisher 1935, The Design of
+    Experiments), of which McNemar's is the special case: if the runs are alike, each cluster's sum could as well have
+    had the other sign. The distribution over all flips is computed, not sampled.
+    """
+    null = np.ones(1)
+    for change, count in _changes(sums):
+        steps = np.zeros(2 * change * count + 1)
+        steps[:: 2 * change] = _coin(count)
+        null = np.convolve(null, steps)
+    flipped = np.arange(len(null)) - (len(null) - 1) // 2
+    return min(1.0, float(null[np.abs(flipped) >= abs(int(sums.sum()))].sum()))
+
+
+def mean_test(tasks: Sequence[Differences]) -> float:
+    """Two-sided p-value that the mean of the tasks' differences, each weighing the same, is no more than luck.
+
+    The sign-flip test of :func:`mcnemar` within every task at once. Tasks of unequal size have no common steps, so
+    :data:`FLIPS` random flips stand for all (seeded; counted as Phipson and Smyth 2010, doi:10.2202/1544-6115.1585, so
+    the false-positive rate is kept whatever their number).
+    """
+    draw = np.random.default_rng(SEED)
+    flipped = np.zeros(FLIPS)
+    for task in tasks:
+        for change, count in _changes(task.sums):
+            flipped += change * (2 * draw.binomial(count, 0.5, size=FLIPS) - count) / task.sizes.sum()
+    observed = abs(math.fsum(task.mean for task in tasks))
+    as_far = np.abs(flipped) >= observed - 1e-12
+    return float((1 + as_far.sum()) / (1 + FLIPS))
+
+
+def _changes(sums: np.ndarray) -> list[tuple[int, int]]:
+    """How far clusters change (in items, whichever way), and how many change so far."""
+    changes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    return list(zip(changes.tolist(), counts.tolist(), strict=True))
+
+
+def _coin(n: int) -> np.ndarray:
+    """Probability of 0 to ``n`` heads in ``n`` throws."""
+    from scipy.stats import binom
+
+    return binom.pmf(np.arange(n + 1), n, 0.5)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected so that one of them falsely passes .05 in at most 5% of tables (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+
+
+# What could have been seen
+
+
+def detectable(tasks: Sequence[Differences], weights: Sequence[float]) -> float | None:
+    """Smallest true difference that McNemar's test at .05 would find in 80% of such samples; None if there is none.
+
+    Connor (1987, doi:10.2307/2531961), after Miettinen (1968, Biometrics 24:339): with discordance q, n items and
+    normal quantiles a and b of the error and the power, it solves ``a sqrt(q/n) + b sqrt((q - d^2)/n) = d``. Here q is
+    the mean square of a cluster's change (the share of discordant items where clusters are single items), or d where
+    the sample holds less change than d needs. Several tasks' variances add up with the square of their weights, all
+    moving by the same d. Holm's correction, which depends on the other p-values, is left out.
+    """
+    from scipy.optimize import brentq
     from scipy.stats import norm
 
-    means, variance = [], 0.0
-    for b, o in zip(base, other, strict=True):
-        _same_length(b, o)
-        differences = [x - y for x, y in zip(o, b, strict=True)]
-        n, mean = len(differences), sum(differences) / len(differences)
-        means.append(mean)
-        if n > 1:
-            variance += sum((d - mean) ** 2 for d in differences) / (n - 1) / n
-    variance /= len(means) ** 2
-    estimate = _normal(sum(means) / len(means), variance)
-    if variance == 0:
-        return estimate, 1.0 if estimate.value == 0 else 0.0
-    return estimate, float(2 * norm.sf(abs(estimate.value) / math.sqrt(variance)))
+    a, b = norm.ppf((1 + CONFIDENCE) / 2), norm.ppf(POWER)
+    n = np.array([len(task.sums) for task in tasks])
+    squares = np.array([np.mean((task.sums / task.sizes.mean()) ** 2) for task in tasks])
+    weights = np.asarray(weights) ** 2 / n
 
+    def missing(d: float) -> float:
+        q = np.maximum(squares, d)
+        return float(a * np.sqrt(weights @ q) + b * np.sqrt(weights @ (q - d * d)) - d)
 
-def _normal(value: float, variance: float) -> Estimate:
-    from scipy.stats import norm
-
-    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
-    return Estimate(value, value - half, value + half)
-
-
-def _same_length(base: Sequence[int], other: Sequence[int]) -> None:
-    if len(base) != len(other):
-        raise InputError(f"the runs hold {len(base)} and {len(other)} items: only runs of the same items can be paired")
+    return float(brentq(missing, 1e-9, 1)) if missing(1) < 0 else None

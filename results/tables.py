@@ -1,139 +1,218 @@
-"""The table of a study: variant x task, accuracy with its interval, difference to the base with its paired p-value."""
+"""A comparison (:func:`results.comparison.compare`) as text for the terminal, Markdown, CSV and LaTeX.
 
-from medtasks.errors import InputError
-from results import statistics
+Shares are shown in percent, differences in percentage points. A star marks a difference that passes .05 after Holm's
+correction.
+"""
 
-MEAN = "mean"
+import csv as csv_format
+import io
+import math
+import re
+
+from results.statistics import DRAWS, POWER
+
+SIGNIFICANT = 0.05
 P_FLOOR = 0.001
 
-
-def compare(runs: dict[str, dict[str, list[dict]]], base: str) -> list[dict]:
-    """One row a variant and task, plus the mean over tasks where there are several.
-
-    Accuracy counts every row of a task, as published. Tests and differences' p-values count each distinct item once:
-    the published MMLU subset asks 12 questions twice, and a repeated item is no second observation.
-
-    Args:
-        runs: variant -> task -> predictions (``id, correct``) in document order.
-        base: the variant to compare with.
-
-    Returns:
-        Dicts ``variant, task, n, n_distinct, accuracy, low, high`` and, but for the base, ``difference, fixed,
-        broken, p``; shares between 0 and 1. ``mean`` rows also have ``difference_low, difference_high``.
-
-    Raises:
-        InputError: two runs did not answer the same items.
-    """
-    rows = []
-    for variant, tasks in runs.items():
-        for task, predictions in tasks.items():
-            rows.append(_row(variant, task, predictions, None if variant == base else runs[base].get(task)))
-        if len(tasks) > 1:
-            rows.append(_mean_row(variant, tasks, None if variant == base else runs[base]))
-    return rows
+Comparison = dict
+"""What :func:`results.comparison.compare` returns."""
 
 
-def _row(variant: str, task: str, predictions: list[dict], base: list[dict] | None) -> dict:
-    estimate = statistics.accuracy([p["correct"] for p in predictions])
-    row = {
-        "variant": variant,
-        "task": task,
-        "n": len(predictions),
-        "n_distinct": len({p["id"] for p in predictions}),
-        "accuracy": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-    }
-    if base is not None:
-        _same_items(variant, task, predictions, base)
-        ours, theirs = _distinct(predictions), _distinct(base)
-        row["difference"] = estimate.value - sum(p["correct"] for p in base) / len(base)
-        row["fixed"] = sum(o > b for o, b in zip(ours, theirs, strict=True))
-        row["broken"] = sum(o < b for o, b in zip(ours, theirs, strict=True))
-        row["p"] = statistics.mcnemar(theirs, ours)
-    return row
+def methods(comparison: Comparison) -> list[str]:
+    """How the figures were made, in two sentences."""
+    tests = len(comparison["comparisons"])
+    return [
+        "Intervals are of 95%: Wilson's for accuracies, paired bootstrap over items for differences "
+        f"({DRAWS:,} draws within tasks).",
+        f"p: McNemar's exact test, sign flips for the mean; Holm-corrected over all {tests}, * below {SIGNIFICANT}. "
+        f"Detectable: in {POWER:.0%} of such samples, uncorrected.",
+    ]
 
 
-def _mean_row(variant: str, tasks: dict[str, list[dict]], base: dict[str, list[dict]] | None) -> dict:
-    estimate = statistics.macro_accuracy([[p["correct"] for p in predictions] for predictions in tasks.values()])
-    row = {
-        "variant": variant,
-        "task": MEAN,
-        "n": sum(map(len, tasks.values())),
-        "n_distinct": sum(len(_distinct(predictions)) for predictions in tasks.values()),
-        "accuracy": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-    }
-    if base is not None:
-        difference, p = statistics.macro_difference(
-            [_distinct(base[task]) for task in tasks], [_distinct(predictions) for predictions in tasks.values()]
-        )
-        accuracy = statistics.macro_accuracy([[p["correct"] for p in base[task]] for task in tasks]).value
-        shift = estimate.value - accuracy - difference.value  # 0 but where items repeat
-        row["difference"] = estimate.value - accuracy
-        row["difference_low"], row["difference_high"] = difference.low + shift, difference.high + shift
-        row["p"] = p
-    return row
+# Terminal
+
+COLUMNS = ("accuracy, %", "difference", "Holm p", "fixed/broken", "detectable", "ECE change")
 
 
-def _distinct(predictions: list[dict]) -> list[int]:
-    """Correctness of each distinct item, in order of first appearance."""
-    return list({p["id"]: p["correct"] for p in reversed(predictions)}.values())[::-1]
+def text(comparison: Comparison) -> str:
+    """A block a task: each variant's accuracy, and what changed against its base, in columns."""
+    blocks, lines = _blocks(comparison), [["", *COLUMNS]]
+    for title, rows in blocks:
+        lines += [[title], *rows, []]
+    widths = [
+        max((len(line[i]) for line in lines if len(line) > max(i, 1)), default=0) for i in range(len(COLUMNS) + 1)
+    ]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in lines]
+    left_out = [f"{task} is left out: {reason}" for task, reason in comparison["left_out"].items()]
+    return "\n".join([*shown[:-1], *([""] * bool(left_out)), *left_out])
 
 
-def _same_items(variant: str, task: str, ours: list[dict], base: list[dict]) -> None:
-    if [p["id"] for p in ours] != [p["id"] for p in base]:
-        raise InputError(f"{variant} and the base did not answer the same items of {task}; delete the older run")
+def _blocks(comparison: Comparison) -> list[tuple[str, list[list[str]]]]:
+    """Title and rows of each task; a comparison with another base than the table's has a row of its own."""
+    blocks = []
+    variants, tasks = _axes(comparison)
+    for task in tasks:
+        estimates, compared = _cells(comparison, task)
+        rows = []
+        for variant in variants:
+            changes = [
+                _changes(row) for row in compared if (row["variant"], row["base"]) == (variant, comparison["base"])
+            ]
+            rows.append([f"  {variant}", _accuracy(estimates[variant]), *(changes[0] if changes else [])])
+        others = [row for row in compared if row["base"] != comparison["base"]]
+        rows += [[f"  {row['variant']} - {row['base']}", "", *_changes(row)] for row in others]
+        blocks.append((f"{task}, {_size(estimates[variants[0]])}", rows))
+    return blocks
 
 
-def text(rows: list[dict]) -> str:
-    """Two tables for the terminal: accuracies with intervals, then differences to the base with p-values."""
-    variants, tasks = _axes(rows)
-    cells = {(row["variant"], row["task"]): row for row in rows}
-    first = [["accuracy, % [95% interval]", *tasks]]
-    first += [[variant, *(_accuracy(cells[variant, task]) for task in tasks)] for variant in variants]
-    second = [["difference to base, points (p)", *tasks]]
-    for variant in variants:
-        if any("p" in cells[variant, task] for task in tasks):
-            second.append([variant, *(_difference(cells[variant, task]) for task in tasks)])
-    width = max(len(line[0]) for line in first + second)
-    return "\n\n".join(_aligned(lines, width) for lines in (first, second) if len(lines) > 1)
+def _changes(row: dict) -> list[str]:
+    """One comparison in the columns after the accuracy."""
+    detectable = "" if row["detectable"] is None else _percent(row["detectable"])
+    calibration = ""
+    if row["ece_difference"] is not None:
+        calibration = _interval(row["ece_difference"], row["ece_low"], row["ece_high"], "+")
+    difference = _difference(row) + "*" * _is_significant(row)
+    return [difference, _p(row["p_holm"]), f"{row['fixed']}/{row['broken']}", detectable, calibration]
 
 
-def markdown(rows: list[dict]) -> str:
-    """One Markdown table: each cell holds accuracy, interval and, but for the base, difference and p-value."""
-    variants, tasks = _axes(rows)
-    cells = {(row["variant"], row["task"]): row for row in rows}
+def _size(row: dict) -> str:
+    independent = "" if row["n"] == row["n_distinct"] else f" ({row['n_distinct']:,} independent)"
+    return f"{row['n']:,} items{independent}"
+
+
+# Markdown
+
+
+def markdown(comparison: Comparison) -> str:
+    """One Markdown table, a row a variant: each cell holds accuracy, then difference with interval and Holm's p."""
+    variants, tasks = _axes(comparison)
+    by_task = {task: _cells(comparison, task) for task in tasks}
     lines = ["| variant | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for variant in variants:
-        shown = []
-        for task in tasks:
-            row = cells[variant, task]
-            shown.append(_accuracy(row) + (f"<br>{_difference(row)}" if "p" in row else ""))
-        lines.append(f"| {variant} | " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
+        cells = []
+        for estimates, compared in by_task.values():
+            rows = [row for row in compared if row["variant"] == variant]
+            changes = [_difference_and_p(row) + _against(row, comparison) for row in rows]
+            cells.append("<br>".join([_accuracy(estimates[variant]), *changes]))
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    left_out = [f"{task} is left out: {reason}." for task, reason in comparison["left_out"].items()]
+    return "\n".join([*lines, "", *methods(comparison), *left_out]) + "\n"
 
 
-def _axes(rows: list[dict]) -> tuple[list[str], list[str]]:
-    """Variants and tasks in order of first appearance, the mean last."""
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    return list(dict.fromkeys(row["variant"] for row in rows)), sorted(tasks, key=lambda task: task == MEAN)
+def _difference_and_p(row: dict) -> str:
+    p = _p(row["p_holm"])
+    return f"{_difference(row)} (p{p if p[0] == '<' else f'={p}'}){'*' * _is_significant(row)}"
+
+
+def _against(row: dict, comparison: Comparison) -> str:
+    return "" if row["base"] == comparison["base"] else f" against {row['base']}"
+
+
+# CSV
+
+
+def csv(comparison: Comparison) -> str:
+    """One line an estimate or comparison, with every number in full; shares between 0 and 1."""
+    rows = [{"kind": "estimate"} | row for row in comparison["estimates"]]
+    rows += [{"kind": "comparison"} | row for row in comparison["comparisons"]]
+    buffer = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv_format.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+# LaTeX
+
+
+def latex(comparison: Comparison) -> str:
+    """A ``table*`` for the package booktabs: a row a variant, under it its difference to the base."""
+    variants, tasks = _axes(comparison)
+    by_task = {task: _cells(comparison, task) for task in tasks}
+    lines = [" & ".join(["", *map(_escaped, tasks)]) + r" \\", r"\midrule"]
+    for variant in variants:
+        accuracies = [_small(_accuracy(estimates[variant])) for estimates, _ in by_task.values()]
+        lines.append(" & ".join([_escaped(variant), *accuracies]) + r" \\")
+        bases = [row["base"] for row in by_task[tasks[0]][1] if row["variant"] == variant]
+        for base in bases:
+            changes = [_latex_change(compared, variant, base) for _, compared in by_task.values()]
+            lines.append(" & ".join([rf"\quad $-$ {_escaped(base)}", *changes]) + r" \\")
+    caption = "Accuracy (\\%), and difference in percentage points with its $p$. " + " ".join(
+        _escaped(sentence) for sentence in methods(comparison)
+    )
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering\small",
+            rf"\begin{{tabular}}{{l{'l' * len(tasks)}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{caption}}}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def _latex_change(compared: list[dict], variant: str, base: str) -> str:
+    row = next(row for row in compared if (row["variant"], row["base"]) == (variant, base))
+    p = _p(row["p_holm"])
+    shown = f"{_small(_difference(row))} ({p})" + "$^{*}$" * _is_significant(row)
+    return re.sub(r"(?<![\d,])-(?=\d)", "$-$", shown).replace("<", "$<$")
+
+
+def _small(estimate: str) -> str:
+    """Its interval in small print."""
+    value, _, interval = estimate.partition(" ")
+    return rf"{value} {{\scriptsize {interval}}}"
+
+
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"[\\~^&%$#_{}]", lambda found: _SPECIAL.get(found[0], "\\" + found[0]), name)
+
+
+# Cells
+
+
+def _axes(comparison: Comparison) -> tuple[list[str], list[str]]:
+    """Variants and tasks in their order."""
+    rows = comparison["estimates"]
+    return list(dict.fromkeys(row["variant"] for row in rows)), list(dict.fromkeys(row["task"] for row in rows))
+
+
+def _cells(comparison: Comparison, task: str) -> tuple[dict[str, dict], list[dict]]:
+    """The estimates of a task by variant, and its comparisons."""
+    estimates = {row["variant"]: row for row in comparison["estimates"] if row["task"] == task}
+    return estimates, [row for row in comparison["comparisons"] if row["task"] == task]
 
 
 def _accuracy(row: dict) -> str:
-    return f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return _interval(row["accuracy"], row["low"], row["high"])
 
 
 def _difference(row: dict) -> str:
-    if "p" not in row:
-        return ""
-    p = f"p<{P_FLOOR:.3f}" if row["p"] < P_FLOOR else f"p={row['p']:.3f}"
-    return f"{100 * row['difference']:+.1f} ({p})"
+    return _interval(row["difference"], row["low"], row["high"], "+")
 
 
-def _aligned(lines: list[list[str]], first_width: int) -> str:
-    widths = [first_width, *(max(len(line[i]) for line in lines) for i in range(1, len(lines[0])))]
-    rule = "  ".join("-" * width for width in widths)
-    shown = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([shown[0], rule, *shown[1:]])
+def _interval(value: float, low: float, high: float, sign: str = "") -> str:
+    return f"{_percent(value, sign)} [{_percent(low, sign)}, {_percent(high, sign)}]"
+
+
+def _percent(share: float, sign: str = "") -> str:
+    """With one decimal; halves are rounded away from zero, so that a gain and a loss look alike."""
+    percent = round(100 * share + math.copysign(1e-9, share), 1)
+    return f"{percent + 0:{sign}.1f}"  # + 0: no minus before a zero
+
+
+def _p(p: float) -> str:
+    return f"<{P_FLOOR:.3f}" if p < P_FLOOR else f"{p:.3f}"
+
+
+def _is_significant(row: dict) -> bool:
+    return row["p_holm"] < SIGNIFICANT

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medtasks import models
 from medtasks.files import write_json, write_text
-from results import leaderboard, runs, steps, tables
+from results import comparison, leaderboard, runs, steps, tables
 from results import study as studies
 
 
@@ -40,18 +40,15 @@ def report(definition: studies.Study, out: Path) -> None:
     if definition.reference not in done:
         print("no table yet: the base has not been evaluated")
         return
-    rows = tables.compare({name: runs.predictions(run) for name, run in done.items()}, definition.reference)
-    write_json(out / "table.json", rows)
-    write_text(out / "table.md", tables.markdown(rows))
+    compared = comparison.compare([runs.read(run) for run in done.values()], definition.reference)
+    write_json(out / "table.json", compared)
+    write_text(out / "table.md", tables.markdown(compared))
     fingerprint = models.fingerprint(definition.base)
     for name, run in done.items():
         leaderboard.write(out / "leaderboard", definition.name, name, run, fingerprint)
     print(f"\n{definition.name}: {definition.base}, {len(done)} of {len(definition.variants)} variants\n")
-    print(tables.text(rows))
-    print(
-        "\nIntervals: Wilson (tasks), normal (mean). p: exact McNemar on paired items (tasks), paired normal (mean), "
-        "not corrected for the number of comparisons."
-    )
+    print(tables.text(compared))
+    print("", *tables.methods(compared), sep="\n")
     print(f"\ntable         {out / 'table.md'}, {out / 'table.json'}")
     print(f"leaderboard   {out / 'leaderboard'}")
     print(f"runs          {out / 'runs'} (lm-eval's results, per-item samples, passages seen)")
