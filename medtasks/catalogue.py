@@ -1,6 +1,7 @@
 """What there is to ask: `medadapt ls` lists suites, tasks and their data; `medadapt validate` loads them for real."""
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -78,14 +79,11 @@ class Task:
     dataset: str
 
 
-def tasks(manager=None) -> dict[str, Task]:
-    """Our tasks by name, in order of their names.
-
-    Args:
-        manager: :func:`our_tasks`, made anew if None.
-    """
+@functools.cache
+def tasks() -> dict[str, Task]:
+    """Our tasks by name, in order of their names."""
     known, found = abouts(), {}
-    for name, entry in sorted((manager or our_tasks()).task_index.items()):
+    for name, entry in sorted(our_tasks().task_index.items()):
         if entry.kind.name != "GROUP":
             config = _config(Path(entry.yaml_path))
             benchmark = config["dataset_kwargs"]["benchmark"]
@@ -95,8 +93,7 @@ def tasks(manager=None) -> dict[str, Task]:
 
 def table() -> str:
     """Suites first, then tasks: name, items, split, licence, and where the data comes from."""
-    manager = our_tasks()
-    ours = tasks(manager)
+    manager, ours = our_tasks(), tasks()
     rows = [
         (name, f"{task.about.items:,}", task.about.split, task.about.licence, _data(task.dataset, task.about))
         for name, task in ours.items()

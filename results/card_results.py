@@ -1,108 +1,109 @@
-"""What a model card says of results: the runs of an adapter and its base, their comparison, and how to read it."""
+"""What a model card says of results: how they were measured, tables, what they show and what they do not."""
 
-import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from medtasks import catalogue
-from medtasks.errors import InputError
-from results import runs
-from results.comparison import MEAN, POOLED, compare
+from medtasks import benchmarks, catalogue
+from results import leaderboard
+from results.comparison import MEAN
+from results.evidence import Evidence
 from results.runs import Run
-from results.training_records import Training
-from trainers import run_folder
 
 ALPHA = 0.05
+SUBSET = ", subset"
+"""Ends the catalogue's description of a split of which only a part is asked."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Runs for a card.
-
-    Attributes:
-        adapter: the runs of the adapter.
-        base: the base's run, or None.
-        comparison: of these and, of a study, all other runs (:func:`results.comparison.compare`): its Holm correction
-            then counts every comparison that was made.
-        origin: where the study's data came from: ``sample``, ``hub``, a folder, or None if that is not known.
-        recipe: (stage, recipe file) that the study names for the training, or None.
-        joules: of the GPU during training, or None if not measured.
-    """
-
-    adapter: list[Run]
-    base: Run | None
-    comparison: dict
-    origin: str | None = None
-    recipe: tuple[str, str] | None = None
-    joules: float | None = None
-
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks that were compared."""
-        return [task for task in dict.fromkeys(row["task"] for row in self.estimates()) if task not in (MEAN, POOLED)]
-
-    def estimates(self) -> list[dict]:
-        """Rows of the base and the adapter, less the pooled ones."""
-        names = [run.name for run in ([self.base] if self.base else []) + self.adapter]
-        rows = [row for row in self.comparison["estimates"] if row["variant"] in names and row["task"] != POOLED]
-        return sorted(rows, key=lambda row: names.index(row["variant"]))
-
-    def differences(self, run: Run) -> list[dict]:
-        """Rows of the adapter's ``run`` minus the base; empty without a base."""
-        rows = self.comparison["comparisons"] if self.base else []
-        return [row for row in rows if row["variant"] == run.name and row["task"] != POOLED]
+def section(evidence: Evidence) -> dict:
+    """What the template shows: ``setting, estimates, differences, tests, readings, notes``."""
+    compared = [(run, evidence.differences(run)) for run in evidence.adapter]
+    return {
+        "setting": _setting(evidence.adapter[0]),
+        "estimates": evidence.estimates(),
+        "differences": [row for _, rows in compared for row in rows],
+        "tests": (
+            "Intervals: Wilson's for accuracies, paired bootstrap over items for differences. p: McNemar's exact test "
+            "on the same items, sign flips for the mean; corrected by Holm's method for all "
+            f"{len(evidence.comparison['comparisons'])} comparisons that were made with these runs."
+        ),
+        "readings": [(run.name, reading(rows)) for run, rows in compared if rows],
+        "notes": _notes(evidence),
+    }
 
 
-def of_study(study: Path, training: Training) -> Evidence:
-    """The runs of a study's variants that use ``training``, compared with its base among all of its runs.
+def headline(evidence: Evidence) -> str:
+    """The mean (or the one task) of a run of the adapter, alone if there is one, and its difference to the base."""
+    run = next((run for run in evidence.adapter if not uses_passages(run)), evidence.adapter[0])
+    share = [row for row in evidence.estimates() if row["variant"] == run.name][-1]
+    what = f"the mean of {len(evidence.tasks)} tasks" if share["task"] == MEAN else f"`{share['task']}`"
+    text = f"Accuracy, {what}, {share['n']:,} items: {_percent(share)}"
+    if not (rows := evidence.differences(run)):
+        return f"{text}."
+    row = rows[-1]
+    verdict = f"{'' if _is_beyond_chance(row) else 'not '}beyond chance once corrected for the number of tests"
+    return f"{text}; {100 * row['difference']:+.1f} points [{_points(row)}] to its base, {verdict}."
 
-    Raises:
-        InputError: no study, no such training in it, or no finished run of base and training.
-    """
-    if not (study / "study.json").is_file():
-        raise InputError(f"{study}: no study.json, so not a study's folder")
-    definition = json.loads((study / "study.json").read_text(encoding="utf-8"))
-    name = next((name for name in definition["trainings"] if _is_training(study, name, training)), None)
-    if name is None:
-        known = ", ".join(definition["trainings"]) or "none"
-        raise InputError(f"{study}: none of its trainings ({known}) is that of {training.folder}")
-    variants = definition["variants"]
-    done = [variant for variant in variants if (study / "runs" / variant / runs.PREDICTIONS).is_file()]
-    read = {variant: runs.read(study / "runs" / variant, name=variant) for variant in done}
-    base = next((v for v in done if variants[v]["training"] is None and variants[v]["index"] is None), None)
-    adapted = [read[variant] for variant in done if variants[variant]["training"] == name]
-    if base is None or not adapted:
-        missing = "the base" if base is None else f"a variant with the training {name}"
-        raise InputError(f"{study}: no finished run of {missing}; run the study again, it does what is missing")
-    record = study / "steps" / f"train-{name}.json"
-    step = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    settings = definition["trainings"][name]
-    return Evidence(
-        adapter=adapted,
-        base=read[base],
-        comparison=compare(list(read.values()), base),
-        origin=definition.get("source"),
-        recipe=(settings["stage"], settings["recipe"]),
-        joules=step.get("gpu_joules"),
+
+def _percent(row: dict) -> str:
+    return f"{100 * row['accuracy']:.1f}% [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def _points(row: dict) -> str:
+    return f"{100 * row['low']:+.1f}, {100 * row['high']:+.1f}"
+
+
+def _setting(run: Run) -> str:
+    """How the adapter's runs were asked."""
+    results = run.results
+    shots = sorted({str(results.get("n-shot", {}).get(task, "an unknown number of ")) for task in run.tasks})
+    template = "in the model's chat template" if results.get("chat_template") else "without a chat template"
+    scored = all(row["loglikelihoods"] for rows in run.tasks.values() for row in rows)
+    answer = "the option of the highest log-likelihood counts as the answer" if scored else "the answer is generated"
+    dtype = str(results["config"].get("model_dtype") or "an unknown precision").removeprefix("torch.")
+    version = results.get("lm_eval_version", "of an unknown version")
+    return f"lm-evaluation-harness {version}, {' and '.join(shots)}-shot, {template}, base in {dtype}; {answer}."
+
+
+def _notes(evidence: Evidence) -> list[str]:
+    """What must be known to read the tables."""
+    notes = [_of_passages(run) for run in evidence.adapter if uses_passages(run)]
+    tasks = evidence.adapter[0].tasks
+    constant = {task: share for task in evidence.tasks if (share := _constant(tasks[task])) is not None}
+    if constant:
+        earned = ", ".join(f"{task} {100 * share:.1f}%" for task, share in constant.items())
+        notes.append(f"Always giving the commonest right answer would earn: {earned}.")
+    notes += [note for task in evidence.tasks for note in _of_task(task, len(tasks[task]))]
+    return notes + [f"`{task}` is left out: {reason}." for task, reason in evidence.comparison["left_out"].items()]
+
+
+def _of_passages(run: Run) -> str:
+    config = run.results["config"]
+    corpus = config.get("rag_corpus", {}).get("name", "a corpus that is not recorded")
+    k = config.get("rag_k", "some")
+    return (
+        f"`{run.name}` also read {k} passages of {Path(corpus).name} with each question: it is not the adapter alone."
     )
 
 
-def _is_training(study: Path, name: str, training: Training) -> bool:
-    record = study / "trainings" / name / run_folder.FINISHED
-    return record.is_file() and training.is_same(json.loads(record.read_text(encoding="utf-8")))
+def _constant(rows: Sequence[dict]) -> float | None:
+    """Accuracy of giving the answer that is right most often in these items; None where no options are recorded."""
+    golds = Counter(row["gold"] for row in rows)
+    return None if None in golds else max(golds.values()) / len(rows)
 
 
-def of_runs(adapter: Sequence[Path], base: Path | None) -> Evidence:
-    """Runs given one by one.
-
-    Raises:
-        InputError: one cannot be read, or they cannot be compared.
-    """
-    read = [runs.read(path) for path in adapter]
-    reference = runs.read(base, name="base") if base else None
-    together = ([reference] if reference else []) + read
-    return Evidence(read, reference, compare(together, together[0].name))
+def _of_task(task: str, items: int) -> list[str]:
+    known, notes = benchmark_of(task), []
+    if known is None:
+        notes.append(f"`{task}` is no task of medadapt's; whether {items:,} items are the whole of it was not checked.")
+    elif items != known.about.items:
+        notes.append(f"`{task}` has {known.about.items:,} items and was asked {items:,}: not the benchmark's result.")
+    elif SUBSET in known.about.split:
+        whole = known.about.split.removesuffix(SUBSET)
+        notes.append(f"`{task}`: {items:,} items chosen from {known.dataset} ({whole}), not the whole benchmark.")
+    if known and known.dataset == benchmarks.PUBMEDQA and "star" not in task:
+        notes.append(f"`{task}` shows the abstract that holds the answer: it asks for reading more than for knowledge.")
+    return notes
 
 
 def uses_passages(run: Run) -> bool:
@@ -111,9 +112,15 @@ def uses_passages(run: Run) -> bool:
     return config.get("model") == "rag" or "rag_index" in config
 
 
+def benchmark_of(task: str) -> catalogue.Task | None:
+    """What is known of a task's data: ours, or the leaderboard's as lm-eval names them."""
+    known = catalogue.tasks()
+    return known.get(task) or known.get(leaderboard.TASKS.get(task, ""))
+
+
 def is_official(run: Run, task: str) -> bool:
-    """Whether the run asked the whole official test set of one of our tasks."""
-    known = catalogue.tasks().get(task)
+    """Whether the run asked as many items of a task as its official test set has."""
+    known = benchmark_of(task)
     return known is not None and len(run.tasks[task]) == known.about.items
 
 
@@ -125,20 +132,20 @@ def eval_results(evidence: Evidence) -> list:
     """
     from huggingface_hub import EvalResult
 
-    known, found = catalogue.tasks(), []
+    found = []
     for run in evidence.adapter:
         for task, rows in run.tasks.items():
             if uses_passages(run) or not is_official(run, task):
                 continue
-            about, shots = known[task].about, run.results.get("n-shot", {}).get(task)
+            known = benchmark_of(task)
             found.append(
                 EvalResult(
                     task_type="multiple-choice",
                     task_name="Multiple choice",
-                    dataset_type=known[task].dataset,
+                    dataset_type=known.dataset,
                     dataset_name=task,
-                    dataset_split=about.split,
-                    dataset_args={"num_few_shot": shots},
+                    dataset_split=known.about.split.removesuffix(SUBSET),
+                    dataset_args={"num_few_shot": run.results.get("n-shot", {}).get(task)},
                     metric_type="accuracy",
                     metric_name=f"accuracy on {task}",
                     metric_value=round(sum(row["correct"] for row in rows) / len(rows), 4),
@@ -148,25 +155,49 @@ def eval_results(evidence: Evidence) -> list:
 
 
 def reading(rows: Sequence[dict]) -> list[str]:
-    """What the differences of one run to its base show and do not show, a sentence each."""
+    """What the differences of one run to its base show and do not show, a sentence each; rows end with the mean's."""
     tasks = [row for row in rows if row["task"] != MEAN]
-    known = [row for row in tasks if row["p_holm"] is not None]
-    better = [row for row in known if row["p_holm"] < ALPHA and row["difference"] > 0]
-    worse = [row for row in known if row["p_holm"] < ALPHA and row["difference"] < 0]
-    open_ = [row for row in known if row["p_holm"] >= ALPHA]
-    sentences = []
-    for found, word in ((better, "Better"), (worse, "Worse")):
-        if found:
-            named = ", ".join(f"{row['task']} ({100 * row['difference']:+.1f} points)" for row in found)
-            sentences.append(f"{word} than the base beyond chance (Holm-corrected p < {ALPHA}): {named}.")
-    if open_:
-        named = ", ".join(f"{row['task']} ({100 * row['difference']:+.1f})" for row in open_)
-        sentences.append(f"Not told apart from the base by these items: {named}. That is no proof of equality.")
-    if seen := [row["detectable"] for row in tasks if row["detectable"] is not None]:
-        low, high = 100 * min(seen), 100 * max(seen)
-        span = f"{low:.1f}" if round(low, 1) == round(high, 1) else f"{low:.1f} to {high:.1f}"
-        sentences.append(
-            f"A single task shows a true difference of {span} points with 80% power, before the correction; smaller ones "
-            "are likely to go unseen."
-        )
-    return sentences
+    clear = [row for row in tasks if _is_beyond_chance(row)]
+    sentences = [
+        f"{word} than the base beyond chance (corrected p < {ALPHA}): {_named(found)}."
+        for word, sign in (("Better", 1), ("Worse", -1))
+        if (found := [row for row in clear if row["difference"] * sign > 0])
+    ]
+    if unclear := [row for row in tasks if not _is_beyond_chance(row)]:
+        sentences.append(f"Not told apart from the base by these items, nor shown equal: {_named(unclear)}.")
+    sentences += [_of_mean(row) for row in rows if row["task"] == MEAN]
+    return sentences + _of_calibration(rows[-1]) + _of_power(tasks)
+
+
+def _is_beyond_chance(row: dict) -> bool:
+    return row["p_holm"] is not None and row["p_holm"] < ALPHA
+
+
+def _named(rows: Sequence[dict]) -> str:
+    return ", ".join(f"{row['task']} ({100 * row['difference']:+.1f} points)" for row in rows)
+
+
+def _of_mean(row: dict) -> str:
+    verdict = "beyond chance" if _is_beyond_chance(row) else "not beyond chance"
+    return f"The mean over the tasks changes by {100 * row['difference']:+.1f} points, {verdict} by the same measure."
+
+
+def _of_calibration(row: dict) -> list[str]:
+    if row["ece_difference"] is None:
+        return []
+    change, low, high = row["ece_difference"], row["ece_low"], row["ece_high"]
+    word = "worse" if low > 0 else "better" if high < 0 else "not told apart from the base's"
+    span = f"{change:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return [f"Calibration is {word}: the expected calibration error changes by {span} (0 is perfect)."]
+
+
+def _of_power(tasks: Sequence[dict]) -> list[str]:
+    seen = [100 * row["detectable"] for row in tasks if row["detectable"] is not None]
+    if not seen:
+        return []
+    low, high = f"{min(seen):.1f}", f"{max(seen):.1f}"
+    span = low if low == high else f"{low} to {high}"
+    return [
+        f"Tasks of these sizes show a true difference of {span} points in 80% of such samples, before the correction; "
+        "a smaller one may well go unseen."
+    ]

@@ -29,7 +29,7 @@ def upload(file: Path, repo: str, path_in_repo: str, repo_type: str) -> str:
     if not get_token():
         raise InputError(f"{repo}: no token to upload with; run `hf auth login` or set HF_TOKEN")
     api = HfApi()
-    with _asking(repo, "upload to"):
+    with asking(repo, "upload to"):
         api.create_repo(repo, repo_type=repo_type, exist_ok=True)
         return api.upload_file(
             path_or_fileobj=file,
@@ -48,13 +48,17 @@ def download(repo: str, pattern: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    with _asking(repo, "read"):
+    with asking(repo, "read"):
         return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=pattern))
 
 
 @contextmanager
-def _asking(repo: str, doing: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one line."""
+def asking(repo: str, doing: str) -> Iterator[None]:
+    """Turn what the Hub's client raises in the block into one line.
+
+    Args:
+        repo: what to call it in the message; ``doing``, what was tried.
+    """
     # HTTPError is that of its HTTP client, which has been httpx and httpx2
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
 

@@ -16,7 +16,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 
@@ -185,11 +184,6 @@ def _mean(entry: Entry, tasks: Sequence[str]) -> tuple[float, float, float]:
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
-@cache
-def _our_tasks() -> dict[str, catalogue.Task]:
-    return catalogue.tasks()
-
-
 def _stderr(entry: Entry, task: str) -> float | None:
     """Standard error of a task's accuracy: the file's, or the binomial's on the official number of items."""
     value, error = entry.accuracies[task]
@@ -198,6 +192,6 @@ def _stderr(entry: Entry, task: str) -> float | None:
     if not entry.is_ours and task in leaderboard.TASKS:
         items = submission.sizes([task])[task]
     else:
-        ours = _our_tasks().get(task)
+        ours = catalogue.tasks().get(task)
         items = ours.about.items if ours else None
     return math.sqrt(value * (1 - value) / items) if items else None

@@ -118,6 +118,12 @@ class Training:
         return self.last.about["base"]
 
     @property
+    def name(self) -> str:
+        """The training's name: that of its output folder."""
+        folder = self.folder.resolve()
+        return folder.parent.name if folder.name == "adapter" else folder.name
+
+    @property
     def continues_unknown(self) -> bool:
         """Whether it learned on from an adapter of which nothing is known here."""
         return self.stages[0].about["continues"] is not None
@@ -139,8 +145,8 @@ def read(folder: str | Path) -> Training:
     card = folder / models.ADAPTER_CARD
     if not card.is_file():
         raise InputError(
-            f"{folder}: neither {run_folder.FINISHED} (a training's output_dir) nor {models.ADAPTER_CARD} (an adapter of "
-            "these trainers) is there"
+            f"{folder}: neither a training's output_dir (no {run_folder.FINISHED}) nor an adapter of these trainers "
+            f"(no {models.ADAPTER_CARD})"
         )
     alone = Training(folder, [Stage(_json(card), {})], _json(folder / "adapter_config.json"))
     beside = folder.parent / run_folder.FINISHED
