@@ -69,9 +69,10 @@ def ece(answers: Answers, times: np.ndarray | None = None) -> np.ndarray:
     distinct, group = np.unique(-answers.confidence, return_inverse=True)  # ascending, so the surest is first
     order = np.argsort(group, kind="stable")
     first = np.searchsorted(group[order], np.arange(len(distinct)))
-    times = np.ones((1, len(group))) if times is None else times
-    count = np.add.reduceat(times[:, order], first, axis=1)
-    right = np.add.reduceat((times * answers.correct)[:, order], first, axis=1)
+    count = np.ones((1, len(order))) if times is None else times[:, order]
+    right = count * answers.correct[order]
+    if len(distinct) < len(order):  # some items are of equal confidence
+        count, right = np.add.reduceat(count, first, axis=1), np.add.reduceat(right, first, axis=1)
     reached = np.cumsum(count, axis=1)
     gap = np.cumsum(right + distinct * count, axis=1)  # right answers less confidence, of the surest items so far
     return np.array([_ece(r, g, BINS) for r, g in zip(reached, gap, strict=True)])

@@ -19,14 +19,17 @@ Comparison = dict
 
 
 def methods(comparison: Comparison) -> list[str]:
-    """How the figures were made, in two sentences."""
-    tests = len(comparison["comparisons"])
-    return [
+    """How the figures were made, a sentence for the intervals and one for the tests."""
+    intervals = (
         "Intervals are of 95%: Wilson's for accuracies, paired bootstrap over items for differences "
-        f"({DRAWS:,} draws within tasks).",
+        f"({DRAWS:,} draws within tasks)."
+    )
+    tests = len(comparison["comparisons"])
+    p_values = (
         f"p: McNemar's exact test, sign flips for the mean; Holm-corrected over all {tests}, * below {SIGNIFICANT}. "
-        f"Detectable: in {POWER:.0%} of such samples, uncorrected.",
-    ]
+        f"Detectable: in {POWER:.0%} of such samples, uncorrected."
+    )
+    return [intervals, p_values] if tests else [intervals]
 
 
 # Terminal

@@ -1,56 +1,119 @@
+"""Every format shows every figure; the terminal's fits a terminal."""
+
+import csv
+import io
+
 import pytest
+from made_runs import answered, run
 
-from medtasks.errors import InputError
-from results import tables
+from results import comparison, tables
 
-
-def predictions(correct, ids=None):
-    return [{"id": str(i if ids is None else ids[i]), "correct": c} for i, c in enumerate(correct)]
+NAMES = ["base", "sft", "rag_k3"]
 
 
-RUNS = {
-    "base": {"medqa": predictions([1, 0, 0, 0] * 10), "pubmedqa": predictions([1, 1, 0, 0] * 10)},
-    "sft": {"medqa": predictions([1, 1, 1, 0] * 10), "pubmedqa": predictions([1, 1, 0, 0] * 10)},
-}
+@pytest.fixture(scope="module")
+def compared():
+    answers = {
+        "base": ([1, 0, 0, 0] * 10, [1, 1, 0, 0] * 10),
+        "sft": ([1, 1, 1, 0] * 10, [1, 1, 0, 0] * 10),
+        "rag_k3": ([1, 0, 0, 1] * 10, [0, 1, 0, 0] * 10),
+    }
+    made = [run(name, medqa=answered(a), pubmedqa=answered(b)) for name, (a, b) in answers.items()]
+    made[0].tasks["extra"] = answered([1, 0])
+    return comparison.compare(made, "base")
 
 
-def rows_of(runs):
-    return {(row["variant"], row["task"]): row for row in tables.compare(runs, "base")}
+@pytest.fixture(scope="module")
+def paired(compared):
+    made = [run(name, medqa=answered([1, 0] * 20)) for name in NAMES]
+    return comparison.compare(made, "base", all_pairs=True)
 
 
-def test_rows_hold_accuracy_and_what_changed_against_the_base():
-    rows = rows_of(RUNS)
-    assert list(rows) == [(v, t) for v in ("base", "sft") for t in ("medqa", "pubmedqa", "mean")]
-    sft = rows["sft", "medqa"]
-    assert (sft["n"], sft["accuracy"], sft["difference"], sft["fixed"], sft["broken"]) == (40, 0.75, 0.5, 20, 0)
-    assert sft["p"] == pytest.approx(2 * 0.5**20)
-    assert rows["sft", "pubmedqa"]["p"] == 1
-    mean = rows["sft", "mean"]
-    assert mean["difference"] == pytest.approx(0.25)
-    assert mean["difference_low"] < 0.25 < mean["difference_high"]
-    assert "p" not in rows["base", "mean"]
+def test_text_has_a_block_a_task_and_aligned_columns(compared):
+    lines = tables.text(compared).splitlines()
+    assert [line for line in lines if line and line[0] != " "] == [
+        "medqa, 40 items",
+        "pubmedqa, 40 items",
+        "mean, 80 items",
+        "pooled, 80 items",
+        "extra is left out: not in sft, rag_k3",
+    ]
+    assert lines[0].split("  ")[-1] == "ECE change"
+    sft = next(line for line in lines if line.startswith("  sft"))
+    assert "75.0 [59.8, 85.8]" in sft and "+50.0 [" in sft and "]*  <0.001" in sft and "20/0" in sft
+    for title in tables.COLUMNS:
+        assert sft[lines[0].index(title)] != " " and sft[lines[0].index(title) - 1] == " "
+    base = next(line for line in lines if line.startswith("  base"))
+    assert base.split() == ["base", "25.0", "[14.2,", "40.2]"]
 
 
-def test_a_repeated_item_counts_in_the_accuracy_and_once_in_the_test():
-    ids = [0, 1, 2, 2]
-    runs = {"base": {"mmlu": predictions([0, 0, 1, 1], ids)}, "rag": {"mmlu": predictions([1, 0, 0, 0], ids)}}
-    row = rows_of(runs)["rag", "mmlu"]
-    assert (row["n"], row["n_distinct"], row["accuracy"]) == (4, 3, 0.25)
-    assert (row["fixed"], row["broken"], row["p"]) == (1, 1, 1)
-    assert row["difference"] == -0.25
+def test_text_fits_a_terminal_with_six_tasks_of_five_variants():
+    variants = ["base", "rag", "sft", "msft", "sft+rag"]
+    made = [run(name, **{f"mmlu_med_pooled_{i}": answered([i % 2, 1, 0] * 20) for i in range(6)}) for name in variants]
+    lines = tables.text(comparison.compare(made, "base")).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(lines) == 1 + 8 * (1 + 5) + 7
 
 
-def test_runs_of_different_items_are_refused():
-    other = {"base": RUNS["base"], "sft": {"medqa": predictions([1] * 40, range(1, 41)), "pubmedqa": []}}
-    with pytest.raises(InputError, match="sft and the base did not answer the same items of medqa"):
-        tables.compare(other, "base")
+def test_text_and_markdown_without_calibration_or_a_detectable_difference(compared):
+    written = {"loglikelihoods": [], "choice": None}
+    few = comparison.compare([run("a", t=answered([1, 0], **written)), run("b", t=answered([1, 1], **written))], "a")
+    assert few["comparisons"][0]["detectable"] is None
+    assert tables.text(few).splitlines()[-1].rstrip().endswith("1/0")
 
 
-def test_text_and_markdown_show_every_cell():
-    rows = tables.compare(RUNS, "base")
-    text = tables.text(rows)
-    assert "sft" in text and "+50.0 (p<0.001)" in text and "25.0 [14.2, 40.2]" in text
-    markdown = tables.markdown(rows).splitlines()
-    assert markdown[0] == "| variant | medqa | pubmedqa | mean |"
-    assert markdown[3].startswith("| sft | 75.0 [")
-    assert markdown[3].count("<br>") == 3 and "<br>" not in markdown[2]
+def test_a_run_alone_is_a_table_too():
+    alone = comparison.compare([run("base", t=answered([1, 0, 1, 1]))], "base")
+    assert tables.text(alone).splitlines()[-1].split() == ["base", "75.0", "[30.1,", "95.4]"]
+    assert len(tables.methods(alone)) == 1
+    assert tables.markdown(alone).splitlines()[2] == "| base | 75.0 [30.1, 95.4] |"
+
+
+def test_other_pairs_have_lines_of_their_own(paired):
+    assert "  rag_k3 - sft" in tables.text(paired)
+    assert "+0.0 [-2.5, +2.5] (p=1.000) against sft" in tables.markdown(paired)
+    assert r"\quad $-$ sft & +0.0" in tables.latex(paired)
+
+
+def test_markdown_holds_every_cell(compared):
+    lines = tables.markdown(compared).splitlines()
+    assert lines[0] == "| variant | medqa | pubmedqa | mean | pooled |"
+    assert len(lines[1].split("|")) == len(lines[0].split("|"))
+    rows = [line for line in lines if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0] for row in rows] == ["| base", "| sft", "| rag_k3"]
+    assert rows[0].count("<br>") == 0 and rows[1].count("<br>") == 4
+    assert rows[1].startswith("| sft | 75.0 [59.8, 85.8]<br>+50.0 [") and "(p<0.001)*" in rows[1]
+    assert "Holm-corrected over all 8" in lines[-2]
+    assert lines[-1] == "extra is left out: not in sft, rag_k3."
+
+
+def test_csv_has_a_line_an_estimate_and_comparison_in_full(compared):
+    rows = list(csv.DictReader(io.StringIO(tables.csv(compared))))
+    assert [row["kind"] for row in rows] == ["estimate"] * 12 + ["comparison"] * 8
+    for row, source in zip(rows, compared["estimates"] + compared["comparisons"], strict=True):
+        for name, value in source.items():
+            assert row[name] == str(value) or float(row[name]) == value
+    assert rows[0]["p"] == ""
+
+
+def test_latex_is_a_booktabs_table_with_escaped_names(compared):
+    lines = tables.latex(compared).splitlines()
+    assert [line for line in lines if "rule" in line] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    body = lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")]
+    assert all(line.count(" & ") == 4 and line.endswith(r" \\") for line in body if line != r"\midrule")
+    sft = body[body.index(next(line for line in body if line.startswith("sft"))) + 1]
+    assert sft.startswith(r"\quad $-$ base & +50.0 {\scriptsize [") and "($<$0.001)$^{*}$" in sft
+    assert any(line.startswith(r"rag\_k3 & 50.0") for line in body)
+    caption = next(line for line in lines if line.startswith(r"\caption"))
+    assert r"95\%" in caption and "Holm" in caption
+    assert caption.count("{") == caption.count("}")
+
+
+def test_numbers_are_rounded_alike_on_both_sides_of_zero():
+    def shown(share):
+        row = {"difference": share, "low": -share, "high": 0.0}
+        return tables._difference(row)
+
+    assert shown(0.0225) == "+2.3 [-2.3, +0.0]"
+    assert shown(-0.0225) == "-2.3 [+2.3, +0.0]"
+    assert shown(-0.0004) == "+0.0 [+0.0, +0.0]"
