@@ -68,7 +68,10 @@ def summary(training: Training, evidence: Evidence | None) -> str:
 
 
 def _on(stage: Stage) -> str:
-    return f" on {stage.counts['used']:,} {UNITS[stage.name]}" if stage.counts else ""
+    if not stage.counts:
+        return ""
+    part = "a part of " if stage.about["epochs"] < 1 else ""
+    return f" on {part}{stage.counts['used']:,} {UNITS[stage.name]}"
 
 
 def base(training: Training, base_id: str | None) -> str:

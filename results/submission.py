@@ -101,7 +101,7 @@ def _benchmark(name: str) -> str:
 
 def _other_prompts(results: dict) -> str | None:
     """In what the prompts of the whole run differ from the leaderboard's, if they do."""
-    if results["config"].get("model") == "rag":
+    if results["config"].get("model") == "rag" or "rag_index" in results["config"]:
         return "passages were added to the prompts"
     if results.get("chat_template"):
         return "a chat template was applied"

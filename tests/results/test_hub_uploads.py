@@ -141,3 +141,14 @@ def test_a_repository_that_is_not_there(uploads, on):
     shown = on(uploads[0], REFUSED.format("leaderboard"), "clinic/nothing")
     assert shown.startswith("clinic/nothing: no such repository on the Hub, or no permission to read it")
     assert len(shown.splitlines()) == 1
+
+
+def test_a_card_is_uploaded_and_loads_from_there(uploads, on, tmp_path):
+    address, folder = uploads
+    training = ROOT / "results" / "runs" / "published_subsets_1.5b" / "trainings" / "sft"
+    out = tmp_path / "README.md"
+    on(address, MAIN.format("card"), training, "--license", "mit", "--out", out, "--push", "clinic/doctor-sft")
+    assert (folder / "models" / "clinic" / "doctor-sft" / "README.md").read_bytes() == out.read_bytes()
+    load = "import sys; from huggingface_hub import ModelCard; print(ModelCard.load(sys.argv[1]).data.license)"
+    assert on(address, load, "clinic/doctor-sft").strip() == "mit"
+    assert "hf download clinic/doctor-sft --local-dir adapter" in out.read_text()
