@@ -97,7 +97,7 @@ def _of_task(task: str, items: int) -> list[str]:
     if known is None:
         notes.append(f"`{task}` is no task of medadapt's; whether {items:,} items are the whole of it was not checked.")
     elif items != known.about.items:
-        notes.append(f"`{task}` has {known.about.items:,} items and was asked {items:,}: not the benchmark's result.")
+        notes.append(f"`{task}`: {items:,} items asked; its benchmark ({known.about.split}) has {known.about.items:,}.")
     elif SUBSET in known.about.split:
         whole = known.about.split.removesuffix(SUBSET)
         notes.append(f"`{task}`: {items:,} items chosen from {known.dataset} ({whole}), not the whole benchmark.")

@@ -53,11 +53,12 @@ def download(repo: str, pattern: str) -> Path:
 
 
 @contextmanager
-def asking(repo: str, doing: str) -> Iterator[None]:
+def asking(what: str, doing: str) -> Iterator[None]:
     """Turn what the Hub's client raises in the block into one line.
 
     Args:
-        repo: what to call it in the message; ``doing``, what was tried.
+        what: a repository's or file's name, which begins the line.
+        doing: what is tried with it, as in "no permission to read it".
     """
     # HTTPError is that of its HTTP client, which has been httpx and httpx2
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
@@ -65,15 +66,15 @@ def asking(repo: str, doing: str) -> Iterator[None]:
     try:
         yield
     except RepositoryNotFoundError as error:
-        raise InputError(f"{repo}: no such repository on the Hub, or no permission to {doing} it") from error
+        raise InputError(f"{what}: no such repository on the Hub, or no permission to {doing} it") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         reason = "no permission" if status in (401, 403) else f"the Hub refuses it ({_first_line(error)})"
         mend = "check the token's rights and the organisation's name" if status in (401, 403) else "try again later"
-        raise InputError(f"{repo}: {reason} to {doing} it; {mend}") from error
+        raise InputError(f"{what}: {reason} to {doing} it; {mend}") from error
     except (HTTPError, OSError) as error:
         raise InputError(
-            f"{repo}: the Hub cannot be reached ({_first_line(error)}); check the network and HF_ENDPOINT"
+            f"{what}: the Hub cannot be reached ({_first_line(error)}); check the network and HF_ENDPOINT"
         ) from error
 
 

@@ -276,7 +276,7 @@ def test_a_run_of_a_part_of_a_test_set_is_no_result_of_the_benchmark(tmp_path):
     kept = [row for row in rows if row["task"] == "medqa_sub"][:50] + [row | {"task": "vet"} for row in rows[:9]]
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     text = make(tmp_path, SFT, "--run", run)
-    assert "- `medqa_sub` has 200 items and was asked 50: not the benchmark's result." in text
+    assert "- `medqa_sub`: 50 items asked; its benchmark (validation, subset) has 200." in text
     assert "- `vet` is no task of medadapt's" in text
     assert ModelCard(text).data.eval_results is None
 

@@ -28,6 +28,9 @@ except InputError as error:
 """
 
 
+REASON = b"no licence of this name"
+
+
 @pytest.fixture(scope="module")
 def uploads(tmp_path_factory):
     """(address of a loopback Hub that takes uploads, the folder it puts them into)."""
@@ -55,17 +58,18 @@ def _free_port():
 
 
 @pytest.fixture
-def refusing():
-    """The address of a Hub that answers every request with 403."""
+def refusing(request):
+    """The address of a Hub that answers every request with one status, 403 if no other is asked for."""
 
     class Refusing(BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(403)
-            self.send_header("Content-Length", "0")
+            self.send_response(getattr(request, "param", 403))
+            self.send_header("Content-Length", str(len(REASON)))
             self.end_headers()
+            self.wfile.write(REASON)
 
-        do_GET = do_HEAD = do_POST
+        do_GET = do_POST
 
         def log_message(self, *_):
             pass
@@ -141,6 +145,13 @@ def test_a_repository_that_is_not_there(uploads, on):
     shown = on(uploads[0], REFUSED.format("leaderboard"), "clinic/nothing")
     assert shown.startswith("clinic/nothing: no such repository on the Hub, or no permission to read it")
     assert len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize("refusing", [400], indirect=True)
+def test_a_card_that_the_hub_does_not_take_is_not_uploaded(refusing, on, tmp_path):
+    training = ROOT / "results" / "runs" / "published_subsets_1.5b" / "trainings" / "sft"
+    shown = on(refusing, REFUSED.format("card"), training, "--out", tmp_path / "card.md", "--push", "clinic/doctor-sft")
+    assert shown.splitlines()[1:] == [f"{tmp_path}/card.md: the Hub refuses its metadata ({REASON.decode()})"]
 
 
 def test_a_card_is_uploaded_and_loads_from_there(uploads, on, tmp_path):

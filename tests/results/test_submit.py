@@ -249,3 +249,20 @@ def test_a_run_or_a_file_to_check(arguments, capsys):
     with pytest.raises(SystemExit):
         submit(arguments)
     assert "give a RUN to write, or --check FILE" in capsys.readouterr().err
+
+
+def test_a_studys_file_keeps_our_names_says_so_and_holds_no_group(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "results.json").write_text(json.dumps(harness_results(ours=True)))
+    older = tmp_path / "board" / "medadapt" / "demo__sft-rag" / "results_2020-01-01T00-00-00.json"
+    older.parent.mkdir(parents=True)
+    older.write_text("{}")
+    file = leaderboard.write(tmp_path / "board", "demo", "sft+rag", run, "f" * 16)
+    content = json.loads(file.read_text())
+    assert content["config"]["prompts"] == "medadapt"
+    assert set(content["results"]) == set(leaderboard.TASKS.values())
+    assert set(content["results"]["medqa"]) == {"acc,none", "acc_stderr,none"}
+    assert list(older.parent.iterdir()) == [file]
+    with pytest.raises(InputError, match="medadapt's prompts"):
+        leaderboard.check(content, file)
