@@ -16,6 +16,8 @@ MEAN, POOLED = "mean", "pooled"
 
 CALIBRATION = ("ece", "brier")
 
+DIGITS = 10
+
 
 def compare(runs: Sequence[Run], base: str, all_pairs: bool = False, allow: Collection[str] = ()) -> dict:
     """Every run with its accuracy, and its differences to ``base`` (or of all pairs) on the same items.
@@ -51,7 +53,13 @@ def compare(runs: Sequence[Run], base: str, all_pairs: bool = False, allow: Coll
         row["p_holm"] = p
     order = [run.name for run in runs]
     estimates = [row | samples[name].values(row["task"]) for name in order for row in _estimates(tasks, name)]
-    return {"base": base, "estimates": estimates, "comparisons": comparisons, "left_out": left_out}
+    rows = {"estimates": list(map(_rounded, estimates)), "comparisons": list(map(_rounded, comparisons))}
+    return {"base": base, **rows, "left_out": left_out}
+
+
+def _rounded(row: dict) -> dict:
+    """With :data:`DIGITS` of every number, so that another machine's last bits do not show."""
+    return {name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
 def _scopes(tasks: dict[str, PairedTask]) -> Iterator[tuple[str, list[str], list[float]]]:

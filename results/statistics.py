@@ -158,17 +158,17 @@ def mcnemar(sums: np.ndarray) -> float:
     """Two-sided p-value that a cluster is as likely to get better as to get worse by as much.
 
     With clusters of one item this is McNemar's exact test (1947, doi:10.1007/BF02295996), a binomial test of fixed
-    against broken items. Larger clusters make it the exact sign-flip test (Fisher 1935, The Design of
-    Experiments), of which McNemar's is the special case: if the runs are alike, each cluster's sum could as well have
-    had the other sign. The distribution over all flips is computed, not sampled.
+    against broken items. With larger ones it is the exact sign-flip test (Fisher 1935, The Design of Experiments), of
+    which McNemar's is the special case: if the runs are alike, each cluster's sum could as well have had the other
+    sign. The distribution over all flips is computed, not sampled.
     """
-    null = np.ones(1)
+    gained = np.ones(1)  # probability of each sum over the clusters that get better
     for change, count in _changes(sums):
-        steps = np.zeros(2 * change * count + 1)
-        steps[:: 2 * change] = _coin(count)
-        null = np.convolve(null, steps)
-    flipped = np.arange(len(null)) - (len(null) - 1) // 2
-    return min(1.0, float(null[np.abs(flipped) >= abs(int(sums.sum()))].sum()))
+        steps = np.zeros(change * count + 1)
+        steps[::change] = _coin(count)
+        gained = np.convolve(gained, steps)
+    flipped = 2 * np.arange(len(gained)) - (len(gained) - 1)
+    return min(1.0, float(gained[np.abs(flipped) >= abs(int(sums.sum()))].sum()))
 
 
 def mean_test(tasks: Sequence[Differences]) -> float:
