@@ -264,5 +264,6 @@ def test_a_studys_file_keeps_our_names_says_so_and_holds_no_group(tmp_path):
     assert set(content["results"]) == set(leaderboard.TASKS.values())
     assert set(content["results"]["medqa"]) == {"acc,none", "acc_stderr,none"}
     assert list(older.parent.iterdir()) == [file]
-    with pytest.raises(InputError, match="medadapt's prompts"):
+    leaderboard.check(content, file, kind="file")
+    with pytest.raises(InputError, match="not a leaderboard file"):
         leaderboard.check(content, file)
