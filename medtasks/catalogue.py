@@ -1,6 +1,7 @@
 """What there is to ask: `medadapt ls` lists suites, tasks and their data; `medadapt validate` loads them for real."""
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -69,20 +70,37 @@ def our_tasks():
     return TaskManager(include_path=str(TASKS_DIR), include_defaults=False)
 
 
-def table() -> str:
-    """Suites first, then tasks: name, items, split, licence, and where the data comes from."""
-    manager, known = our_tasks(), abouts()
-    entries = sorted(manager.task_index.items())
-    sizes, tasks = {}, []
-    for name, entry in entries:
+@dataclass(frozen=True)
+class Task:
+    """A task of ours: its benchmark, what is known of that, and the dataset on the Hub that it is made of."""
+
+    benchmark: str
+    about: About
+    dataset: str
+
+
+@functools.cache
+def tasks() -> dict[str, Task]:
+    """Our tasks by name, in order of their names."""
+    known, found = abouts(), {}
+    for name, entry in sorted(our_tasks().task_index.items()):
         if entry.kind.name != "GROUP":
             config = task_config(Path(entry.yaml_path))
-            about = known[config["dataset_kwargs"]["benchmark"]]
-            sizes[name] = about.items
-            tasks.append((name, f"{about.items:,}", about.split, about.licence, _data(config["dataset_path"], about)))
+            benchmark = config["dataset_kwargs"]["benchmark"]
+            found[name] = Task(benchmark, known[benchmark], config["dataset_path"])
+    return found
+
+
+def table() -> str:
+    """Suites first, then tasks: name, items, split, licence, and where the data comes from."""
+    manager, ours = our_tasks(), tasks()
+    rows = [
+        (name, f"{task.about.items:,}", task.about.split, task.about.licence, _data(task.dataset, task.about))
+        for name, task in ours.items()
+    ]
     suites = [
-        (name, f"{sum(sizes[leaf] for leaf in leaves(manager, name)):,}", ", ".join(_members(entry)))
-        for name, entry in entries
+        (name, f"{sum(ours[leaf].about.items for leaf in leaves(manager, name)):,}", ", ".join(_members(entry)))
+        for name, entry in sorted(manager.task_index.items())
         if entry.kind.name == "GROUP"
     ]
     heads = ("task", "items", "split", "licence", "data")
@@ -90,7 +108,7 @@ def table() -> str:
         [
             *_aligned([("suite", "items", "tasks"), *suites]),
             "",
-            *_aligned([heads, *tasks]),
+            *_aligned([heads, *rows]),
             "",
             "`to download` comes from the Hub on first use; a `file` must be fetched once (README.md of its suite).",
         ]

@@ -102,9 +102,10 @@ def test_leaderboard_file_has_the_format_and_is_written_once(output, tmp_path):
         "model_dtype": "unknown",
         "model_name": "medadapt/demo__sft-rag",
         "model_sha": "f" * 16,
+        "prompts": "medadapt",
     }
     assert set(entry["results"]) == {"medqa", "pubmedqa"}
-    assert all(list(metrics) == ["acc,none"] for metrics in entry["results"].values())
+    assert all(set(metrics) == {"acc,none", "acc_stderr,none"} for metrics in entry["results"].values())
 
 
 def test_written_answers_are_kept_without_log_likelihoods(tmp_path):
