@@ -7,6 +7,7 @@ names no format; this is what 0.4.13 writes and 0.4.4 to 0.4.12 wrote in the sam
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from medtasks import mcq
@@ -99,7 +100,7 @@ def predictions(
         InputError: the file is damaged, cut off or of another version, or has no such metric or filter.
     """
     rows, filters = [], {}
-    for number, sample in _lines(file):
+    for number, sample in logged(file):
         name = sample.get("filter", "none")
         filters[name] = None
         if filter_name is not None and name != filter_name:
@@ -120,7 +121,12 @@ def predictions(
     return sorted(rows, key=lambda row: row["doc_id"])
 
 
-def _lines(file: Path):
+def logged(file: Path) -> Iterator[tuple[int, dict]]:
+    """Line number and sample of each line of a file of logged samples.
+
+    Raises:
+        InputError: a line is damaged or holds something else.
+    """
     with file.open("rb") as f:
         for number, line in enumerate(f, 1):
             try:
@@ -174,7 +180,7 @@ def _answer(sample: dict) -> tuple[int | None, int | None, list[float]]:
     answers = sample["filtered_resps"]
     if not all(isinstance(answer, list) and len(answer) == 2 for answer in answers):
         return None, None, []
-    requests = [_values(request) for request in _values(sample["arguments"])]
+    requests = arguments(sample)
     options = [str(option) for context, option in requests if context]  # acc_mutual_info asks all again without context
     loglikelihoods = [float(loglikelihood) for loglikelihood, _ in answers[: len(options)]]
     if any(map(math.isnan, loglikelihoods)):
@@ -182,9 +188,16 @@ def _answer(sample: dict) -> tuple[int | None, int | None, list[float]]:
     return _gold(sample["target"], options), mcq.likeliest(loglikelihoods), loglikelihoods
 
 
-def _values(items: dict | list) -> list:
-    """lm-eval logs arguments as ``{"gen_args_0": {"arg_0": ...}}``; before 0.4.4, as lists of lists."""
-    return list(items.values()) if isinstance(items, dict) else list(items)
+def arguments(sample: dict) -> list[list]:
+    """What each request of a sample asked: mostly [context, continuation].
+
+    lm-eval logs ``{"gen_args_0": {"arg_0": ...}}``; before 0.4.4, lists of lists.
+    """
+
+    def values(items: dict | list) -> list:
+        return list(items.values()) if isinstance(items, dict) else list(items)
+
+    return [values(request) for request in values(sample["arguments"])]
 
 
 def _gold(target, options: list[str]) -> int | None:

@@ -2,12 +2,15 @@
 
 A run folder of a study holds ``results.json`` (lm-eval's own file, less its listing of the machine),
 ``samples/<task>.jsonl`` (its per-item logs), ``retrieval/<task>.jsonl`` where passages were used, and
-``predictions.jsonl``: one short line an item, enough for every statistic, without prompts or questions.
+``predictions.jsonl``: one short line an item, enough for every statistic, without prompts or questions. It may be
+packed (``gzip predictions.jsonl``).
 """
 
+import gzip
 import json
 import os
 import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from medtasks.files import write_json, write_jsonl
 from results import harness_output
 
 PREDICTIONS = "predictions.jsonl"
+PACKED = f"{PREDICTIONS}.gz"
 RESULTS = "results.json"
 
 
@@ -50,12 +54,12 @@ def read(path: str | Path, name: str | None = None, metric: str | None = None, f
     path = Path(path).expanduser()
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give what lm_eval --output_path wrote, or a study's run")
-    if (path / PREDICTIONS).is_file():
+    if is_finished(path):
         found, tasks = harness_output.results(path / RESULTS), predictions(path)
         for task, n in _asked(found).items():
             if len(tasks.get(task, ())) < n:
                 raise InputError(
-                    f"{path / PREDICTIONS}: {len(tasks.get(task, ()))} of {n} items of {task}, so it was cut off; "
+                    f"{_file(path)}: {len(tasks.get(task, ()))} of {n} items of {task}, so it was cut off; "
                     f"delete {path} and run the study again"
                 )
         return Run(name or path.name, path, found, tasks)
@@ -67,6 +71,15 @@ def read(path: str | Path, name: str | None = None, metric: str | None = None, f
         for task, samples in harness_output.samples(file).items()
     }
     return Run(name or (path.name if path.is_dir() else path.parent.name), path, found, tasks)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the folder ``run`` is a run of a study that came to its end."""
+    return _file(run).is_file()
+
+
+def _file(run: Path) -> Path:
+    return run / PACKED if (run / PACKED).is_file() else run / PREDICTIONS
 
 
 def _asked(results: dict) -> dict[str, int]:
@@ -115,19 +128,20 @@ def predictions(run: Path) -> dict[str, list[dict]]:
     Raises:
         InputError: the run has no predictions, or the file is damaged.
     """
-    file = run / PREDICTIONS
+    file = _file(run)
     if not file.is_file():
         raise InputError(f"{run}: no {PREDICTIONS}; not a finished run")
     by_task: dict[str, list[dict]] = {}
-    with file.open("rb") as f:
-        for number, line in enumerate(f, 1):
-            try:
+    number = 0
+    with gzip.open(file) if file.name == PACKED else file.open("rb") as f:
+        try:
+            for line in f:
+                number += 1
                 row = json.loads(line.decode())
                 row = {"group": row["id"], "subject": "", "doc_hash": None, "prompt_hash": None} | row
                 by_task.setdefault(row["task"], []).append(row)
-            except (ValueError, KeyError, TypeError) as error:
-                reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-                raise InputError(
-                    f"{file}:{number}: damaged ({reason}); delete {run} and run the study again"
-                ) from error
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            mend = f"delete {run} and run the study again"
+            raise InputError(f"{file}:{number}: damaged ({reason}); {mend}") from error
     return by_task

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 from medtasks.files import write_text
-from results import card as cards
-from results import evidence, hub, training_records
+from results.boards import hub
+from results.cards import card as cards
+from results.cards import evidence, training_records
 
 
 def card(argv: list[str]) -> int:

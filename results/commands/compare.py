@@ -14,7 +14,7 @@ from medtasks.errors import InputError
 from medtasks.files import write_json, write_text
 from results import comparison, runs, tables
 from results.runs import Run
-from results.study import Variant
+from results.studies import study
 
 FORMATS = {"text": tables.text, "markdown": tables.markdown, "csv": tables.csv, "latex": tables.latex}
 FILES = {"markdown": "table.md", "csv": "table.csv", "latex": "table.tex"}
@@ -91,16 +91,9 @@ def _expanded(path: Path) -> list[Path]:
     Raises:
         InputError: the study's description is damaged, or its base has not been evaluated.
     """
-    file = path / "study.json"
-    if not file.is_file():
+    if not (path / study.FILE).is_file():
         return [path]
-    try:
-        variants = json.loads(file.read_text(encoding="utf-8"))["variants"]
-        adds = {name: Variant(**settings) != Variant() for name, settings in variants.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: not the description of a study ({error}); run the study again") from error
-    folders = {name: path / "runs" / name for name in sorted(adds, key=adds.get)}
-    finished = [name for name in folders if (folders[name] / runs.PREDICTIONS).is_file()]
-    if not finished or adds[finished[0]]:
+    reference, finished = study.of_folder(path).reference, study.runs_of(path)
+    if reference not in finished:
         raise InputError(f"{path}: its base has not been evaluated; run the study, or give single runs of it")
-    return [folders[name] for name in finished]
+    return [finished.pop(reference), *finished.values()]

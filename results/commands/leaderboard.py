@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from medtasks.errors import InputError
-from results import hub, ranking, ranking_tables
+from results.boards import hub, ranking, ranking_tables
 
 
 def leaderboard(argv: list[str]) -> int:

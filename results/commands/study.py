@@ -1,8 +1,8 @@
 """Run a study: do each missing step, then print and write its table.
 
 ``medadapt study FILE.yaml [--out DIR]`` builds indexes, trains adapters and evaluates every variant, going on where an
-earlier run stopped, and ends in ``table.md``, ``table.json`` and one leaderboard file a variant. ``medadapt study DIR``
-goes on with the study of a folder; ``--dry-run`` says what would be done and what it would take.
+earlier run stopped, and ends in ``report.html``, ``table.md``, ``table.json`` and one leaderboard file a variant.
+``medadapt study DIR`` goes on with the study of a folder; ``--dry-run`` says what would be done and what it would take.
 """
 
 import argparse
@@ -13,10 +13,14 @@ from pathlib import Path
 from medtasks import models
 from medtasks.errors import InputError
 from medtasks.files import write_json, write_text
-from results import comparison, dependencies, inputs, leaderboard, recipes, runs, steps, tables
-from results import study as studies
-from results.lock import locked
-from results.runner import Runner
+from results import tables
+from results.boards import leaderboard
+from results.studies import dependencies, inputs, recipes, steps
+from results.studies import study as studies
+from results.studies.lock import locked
+from results.studies.runner import Runner
+
+REPORT = "report.html"
 
 
 def study(argv: list[str]) -> int:
@@ -37,7 +41,7 @@ def study(argv: list[str]) -> int:
         out = args.out or Path("runs") / definition.name
     only = [name for name in args.only.split(",") if name] if args.only else None
     if args.dry_run:
-        from results import dry_run
+        from results.studies import dry_run
 
         print(dry_run.text(definition, steps.plan(definition, out, only), out))
         return 0
@@ -82,16 +86,18 @@ def _as_run(definition: studies.Study) -> dict:
 
 
 def report(definition: studies.Study, out: Path) -> None:
-    """Print the study's table and write it, with the leaderboard files, from the runs that are there."""
-    done = {
-        name: out / "runs" / name for name in definition.variants if (out / "runs" / name / runs.PREDICTIONS).is_file()
-    }
+    """Print the study's table and write it, with page and leaderboard files, from the runs that are there."""
+    from results.page import evidence, render
+
+    done = studies.runs_of(out)
     if definition.reference not in done:
         print("no table yet: the base has not been evaluated")
         return
-    compared = comparison.compare([runs.read(run) for run in done.values()], definition.reference)
+    found = evidence.gather([out])
+    compared = found.comparison
     write_json(out / "table.json", compared)
     write_text(out / "table.md", tables.markdown(compared))
+    write_text(out / REPORT, render.report(found)[0])
     fingerprint = models.fingerprint(definition.base)
     for name, run in done.items():
         leaderboard.write(out / "leaderboard", definition.name, name, run, fingerprint)
@@ -99,6 +105,7 @@ def report(definition: studies.Study, out: Path) -> None:
     print(tables.text(compared))
     print("", *tables.methods(compared), sep="\n")
     print(f"\ntable         {out / 'table.md'}, {out / 'table.json'}")
+    print(f"report        {out / REPORT}")
     print(f"leaderboard   {out / 'leaderboard'}")
     print(f"runs          {out / 'runs'} (lm-eval's results, per-item samples, passages seen)")
     if definition.trainings:

@@ -8,7 +8,7 @@ DIR/<org>/<model>/results_<datetime>.json. ``medadapt submit --check FILE`` chec
 import argparse
 from pathlib import Path
 
-from results import hub, leaderboard, submission
+from results.boards import hub, leaderboard, submission
 
 
 def submit(argv: list[str]) -> int:

@@ -16,7 +16,8 @@ class Cost:
     """The cost of one variant: of its own steps and of those that it needs, which variants may share.
 
     Attributes:
-        steps: kind (index, training, evaluation) -> record of the step (:mod:`results.cost`), as far as it goes.
+        steps: kind (index, training, evaluation) -> record of the step (:mod:`results.studies.cost`), as far as
+            it goes.
     """
 
     steps: dict[str, dict]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 from results import runs
-from results import study as studies
 from results.comparison import MEAN, compare
 from results.pairing import PairedTask, pair
 from results.runs import Run
-from results.study import Study
+from results.studies import study as studies
+from results.studies.study import Study
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 
-from results import leaderboard, submission
+from results.boards import leaderboard, submission
 
 DATE = 1714000000.25  # 2024-04-24T23:06:40.250000 UTC
 

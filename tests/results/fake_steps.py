@@ -49,7 +49,7 @@ def step(out: Path, number: int) -> None:
 
 def steps(out: Path, n: int) -> list:
     """Steps of which every fourth is an index that the three after it need."""
-    from results.steps import Step
+    from results.studies.steps import Step
 
     made, keys = [], {}
     for i in range(n):
@@ -64,9 +64,9 @@ def steps(out: Path, n: int) -> list:
 
 def run(out: Path, n: int) -> int:
     """Run ``n`` steps; every write of the runner has a moment before and after it."""
-    from results import runner
-    from results.lock import locked
-    from results.study import Study, Variant
+    from results.studies import runner
+    from results.studies.lock import locked
+    from results.studies.study import Study, Variant
 
     write = runner.write_json
 

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from medtasks import mcq
 from medtasks.errors import InputError
-from results import card_results, evidence, training_records
+from results.cards import card_results, evidence, training_records
 from results.commands.card import card
 
 STUDY = Path(__file__).parents[2] / "results" / "runs" / "published_subsets_1.5b"

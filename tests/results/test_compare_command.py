@@ -128,7 +128,7 @@ def test_mistakes_are_named(arguments, message):
 
 def test_a_damaged_study_is_named(tmp_path):
     (tmp_path / "study.json").write_text('{"variants": {"base": {"adapter": 1}}}')
-    with pytest.raises(InputError, match=r"study\.json: not the description of a study"):
+    with pytest.raises(InputError, match=r"study\.json: the key 'name' is missing"):
         compare([str(tmp_path)])
 
 

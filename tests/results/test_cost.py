@@ -8,11 +8,11 @@ import types
 import pytest
 
 from medtasks import cost as own_cost
-from results import cost, process
-from results.lock import locked
-from results.runner import Runner
-from results.steps import Step
-from results.study import Study, Variant
+from results.studies import cost, process
+from results.studies.lock import locked
+from results.studies.runner import Runner
+from results.studies.steps import Step
+from results.studies.study import Study, Variant
 
 STUDY = Study(name="s", base="b", tasks=["t"], variants={"base": Variant()})
 BUSY = """

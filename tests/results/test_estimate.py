@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from results import cost, dry_run, estimate, workload
-from results.estimate import Machine, Shape
-from results.steps import Step
-from results.study import Index, Study, Training, Variant, of_folder
-from results.workload import Asked, Embedded, Stage
+from results.studies import cost, dry_run, estimate, workload
+from results.studies.estimate import Machine, Shape
+from results.studies.steps import Step
+from results.studies.study import Index, Study, Training, Variant, of_folder
+from results.studies.workload import Asked, Embedded, Stage
 
 RUNS = Path(__file__).parents[2] / "results" / "runs"
 SMOLLM2 = Shape(106_168_320, 28_311_552, 30, 576, 1_536, 269_060_552)

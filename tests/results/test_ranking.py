@@ -10,7 +10,7 @@ import pytest
 from board_files import nine, write_board_file
 
 from medtasks.errors import InputError
-from results import leaderboard, ranking
+from results.boards import leaderboard, ranking
 from results.commands.leaderboard import leaderboard as command
 
 RUNS = Path(__file__).parents[2] / "results" / "runs"

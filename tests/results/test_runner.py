@@ -13,13 +13,13 @@ import fake_steps
 import pytest
 
 from medtasks.errors import InputError
-from results import dry_run, process
-from results import study as studies
 from results.commands import study as command
-from results.lock import locked
-from results.runner import Runner, environment, why
-from results.steps import Step
-from results.study import Study, Variant
+from results.studies import dry_run, process
+from results.studies import study as studies
+from results.studies.lock import locked
+from results.studies.runner import Runner, environment, why
+from results.studies.steps import Step
+from results.studies.study import Study, Variant
 
 ROOT = Path(__file__).parents[2]
 STUDY = Study(name="s", base="b", tasks=["t"], variants={"base": Variant()})
@@ -104,7 +104,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_runner
-from results.lock import Lock
+from results.studies.lock import Lock
 
 out, ready, go, said = map(Path, sys.argv[1:])
 says = Lock.says

@@ -1,11 +1,13 @@
 """From lm-eval's own output folder to a run folder, a table and leaderboard files."""
 
+import gzip
 import json
 
 import pytest
 
 from medtasks.errors import InputError
-from results import leaderboard, runs
+from results import runs
+from results.boards import leaderboard
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,19 @@ def test_predictions_that_were_cut_off_are_named(output, tmp_path):
         runs.read(tmp_path / "run")
     (tmp_path / "run" / runs.RESULTS).unlink()
     with pytest.raises(InputError, match=r"results\.json: cannot be read"):
+        runs.read(tmp_path / "run")
+
+
+def test_predictions_may_be_packed(output, tmp_path):
+    runs.collect(output, tmp_path / "run")
+    plain = runs.read(tmp_path / "run")
+    file = tmp_path / "run" / runs.PREDICTIONS
+    packed = gzip.compress(file.read_bytes())
+    file.unlink()
+    (tmp_path / "run" / runs.PACKED).write_bytes(packed)
+    assert runs.read(tmp_path / "run") == plain
+    (tmp_path / "run" / runs.PACKED).write_bytes(packed[:-20])
+    with pytest.raises(InputError, match=r"predictions\.jsonl\.gz:\d+: damaged"):
         runs.read(tmp_path / "run")
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from medtasks import catalogue, sources
 from medtasks.errors import InputError
-from results import dependencies, inputs, steps
-from results.study import Index, Study, Training, Variant
+from results.studies import dependencies, inputs, steps
+from results.studies.study import Index, Study, Training, Variant
 
 ROOT = Path(__file__).parents[2]
 ALL = {"index-i", "train-sft", "train-msft", "eval-base", "eval-rag", "eval-sft", "eval-both"}

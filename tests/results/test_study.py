@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from medtasks.errors import InputError
-from results import study
+from results.studies import study
 
 GOOD = {
     "name": "s",

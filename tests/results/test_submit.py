@@ -7,7 +7,7 @@ import pytest
 from board_files import harness_results, write_results
 
 from medtasks.errors import InputError
-from results import leaderboard, submission
+from results.boards import leaderboard, submission
 from results.commands.submit import submit
 
 NINE = list(leaderboard.TASKS)

@@ -130,7 +130,7 @@ def runs_of(folder: str | Path) -> dict[str, Path]:
         InputError: the folder is none of a study.
     """
     found = {name: Path(folder).expanduser() / "runs" / name for name in of_folder(folder).variants}
-    return {name: run for name, run in found.items() if (run / runs.PREDICTIONS).is_file()}
+    return {name: run for name, run in found.items() if runs.is_finished(run)}
 
 
 def _from_mapping(raw, path: Path) -> Study:

@@ -1,7 +1,7 @@
 """The steps of a study: build indexes, train adapters, evaluate variants. Each is a command of its own.
 
-A step's key is the hash of all that its result depends on (:mod:`results.dependencies`): its command, the base, our
-code and the libraries that do the work, task files, recipes, data, and the keys of the steps before it. Where the
+A step's key is the hash of all that its result depends on (:mod:`results.studies.dependencies`): its command, the base,
+our code and the libraries that do the work, task files, recipes, data, and the keys of the steps before it. Where the
 study's folder lies does not count.
 """
 
@@ -12,8 +12,9 @@ from pathlib import Path
 
 from medtasks.cli import require_tasks
 from medtasks.errors import InputError
-from results import dependencies, inputs, recipes, runs
-from results.study import Study
+from results import runs
+from results.studies import dependencies, inputs, recipes
+from results.studies.study import Study
 
 MODEL = "hf-mcq"
 """The harness model that answers in every variant, inside `rag` too."""
@@ -131,7 +132,7 @@ def _training(study: Study, name: str, out: Path, base: dict[str, str]) -> Step:
 
 
 def _asked(study: Study) -> tuple[dict[str, str], set[str]] | InputError:
-    """What every evaluation reads (:func:`results.inputs.tasks`), or what is wrong with it."""
+    """What every evaluation reads (:func:`results.studies.inputs.tasks`), or what is wrong with it."""
     try:
         with recipes.reading_from(study.source):
             return inputs.tasks(study.tasks, study.run_args.get("include_path"))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from results.cost import BEAT, Meter
+from results.studies.cost import BEAT, Meter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SOONEST, LATEST = 0.002, 0.1
@@ -83,7 +83,7 @@ def run(
         log: the file to which its output is added.
         lock: descriptor that is its standard input, so that it and what it starts keep the lock.
         began: called with its process id.
-        beat: called with its cost so far, every :data:`results.cost.BEAT` seconds.
+        beat: called with its cost so far, every :data:`results.studies.cost.BEAT` seconds.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output, log.open("rb") as shown:

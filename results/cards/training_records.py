@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medtasks import benchmarks, catalogue, models
 from medtasks.errors import InputError
-from results import hub
+from results.boards import hub
 from trainers import run_folder
 from trainers.data import split_cap
 

@@ -16,10 +16,11 @@ from medtasks import cost as own_cost
 from medtasks import sources
 from medtasks.errors import InputError
 from medtasks.files import write_json
-from results import cost, dependencies, process, runs
-from results.lock import Lock
-from results.steps import Step, evaluated
-from results.study import Study
+from results import runs
+from results.studies import cost, dependencies, process
+from results.studies.lock import Lock
+from results.studies.steps import Step, evaluated
+from results.studies.study import Study
 
 EARLIER = "runs again, since its record is of an earlier version, which does not say what it depended on"
 

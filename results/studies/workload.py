@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, mcq, sources
-from results import recipes
-from results.inputs import dataset_of
-from results.study import Index, Study, Training, Variant
+from results.studies import recipes
+from results.studies.inputs import dataset_of
+from results.studies.study import Index, Study, Training, Variant
 
 CHARACTERS = 4
 """Of English text in a token. Measured on the prompts of the four benchmarks: 3.6 (MedMCQA) to 4.2 (SmolLM2)."""

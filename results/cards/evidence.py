@@ -7,9 +7,10 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 from results import runs
+from results.cards.training_records import Training
 from results.comparison import MEAN, POOLED, compare
 from results.runs import Run
-from results.training_records import Training
+from results.studies import study as studies
 from trainers import run_folder
 
 
@@ -57,30 +58,26 @@ def of_study(study: Path, training: Training) -> Evidence:
     Raises:
         InputError: no study, no such training in it, or no finished run of base and training.
     """
-    if not (study / "study.json").is_file():
-        raise InputError(f"{study}: no study.json, so not a study's folder")
-    definition = json.loads((study / "study.json").read_text(encoding="utf-8"))
-    name = next((name for name in definition["trainings"] if _is_training(study, name, training)), None)
+    definition = studies.of_folder(study)
+    name = next((name for name in definition.trainings if _is_training(study, name, training)), None)
     if name is None:
-        known = ", ".join(definition["trainings"]) or "none"
+        known = ", ".join(definition.trainings) or "none"
         raise InputError(f"{study}: none of its trainings ({known}) is that of {training.folder}")
-    variants = definition["variants"]
-    done = [variant for variant in variants if (study / "runs" / variant / runs.PREDICTIONS).is_file()]
-    read = {variant: runs.read(study / "runs" / variant, name=variant) for variant in done}
-    base = next((v for v in done if variants[v]["training"] is None and variants[v]["index"] is None), None)
-    adapted = [read[variant] for variant in done if variants[variant]["training"] == name]
-    if base is None or not adapted:
-        missing = "the base" if base is None else f"a variant with the training {name}"
+    read = {variant: runs.read(run, name=variant) for variant, run in studies.runs_of(study).items()}
+    base = definition.reference
+    adapted = [run for variant, run in read.items() if definition.variants[variant].training == name]
+    if base not in read or not adapted:
+        missing = "the base" if base not in read else f"a variant with the training {name}"
         raise InputError(f"{study}: no finished run of {missing}; run the study again, it does what is missing")
     record = study / "steps" / f"train-{name}.json"
     step = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    settings = definition["trainings"][name]
+    settings = definition.trainings[name]
     return Evidence(
         adapter=adapted,
         base=read[base],
         comparison=compare(list(read.values()), base),
-        origin=definition.get("source"),
-        recipe=(settings["stage"], settings["recipe"]),
+        origin=definition.source,
+        recipe=(settings.stage, settings.recipe),
         joules=step.get("gpu_joules"),
     )
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from medtasks.errors import InputError
-from results.ranking import Board, Entry, Place
+from results.boards.ranking import Board, Entry, Place
 
 NOTE = (
     "rank: 1 + the number of models whose 95% interval lies wholly above (arXiv:2403.04132); mean: tasks weigh alike; "

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, files, models, sources
 from medtasks.errors import InputError
-from results import recipes
-from results.dependencies import HASH
-from results.study import Study, Training
+from results.studies import recipes
+from results.studies.dependencies import HASH
+from results.studies.study import Study, Training
 
 UNKNOWN = "unknown"
 """Version of data that cannot be told: a Hub dataset while offline, data of tasks that are not ours."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue
-from results import leaderboard
+from results.boards import leaderboard
+from results.cards.evidence import Evidence
 from results.comparison import MEAN
-from results.evidence import Evidence
 from results.runs import Run
 
 ALPHA = 0.05

@@ -2,7 +2,7 @@
 
 Time and memory of a step are those of its own earlier record, or else of a like step's in the study's folder (the same
 kind, with or without passages), if that was made on a device like this one, scaled to the tokens; else they are
-estimated (:mod:`results.estimate`).
+estimated (:mod:`results.studies.estimate`).
 """
 
 import functools
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtasks import models
-from results import cost, estimate, runner, workload
-from results.steps import Step
-from results.study import Study
+from results.studies import cost, estimate, runner, workload
+from results.studies.steps import Step
+from results.studies.study import Study
 
 SAME = 0.3
 """How far the guessed tokens of a step may lie from those of a record that is taken as it is."""

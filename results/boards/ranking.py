@@ -21,7 +21,7 @@ from statistics import NormalDist
 
 from medtasks import catalogue
 from medtasks.errors import InputError
-from results import leaderboard, submission
+from results.boards import leaderboard, submission
 
 Z = NormalDist().inv_cdf(0.975)
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)[ _T](\d\d)[-:_](\d\d)[-:_](\d\d)(?:[.,](\d+))?")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from medtasks import catalogue
 from medtasks.errors import InputError
-from results import harness_output, leaderboard, runs
+from results import harness_output, runs
+from results.boards import leaderboard
 
 COMMAND = "medadapt run --model {model} --model_args {arguments} --tasks open_medical_llm --output_path DIR"
 MODEL_KEYS = ("pretrained", "peft", "revision", "dtype")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from medtasks import __version__
 from medtasks.errors import InputError
-from results import card_results, card_text, hub
-from results.evidence import Evidence
-from results.training_records import Training, base_licence
+from results.boards import hub
+from results.cards import card_results, card_text
+from results.cards.evidence import Evidence
+from results.cards.training_records import Training, base_licence
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Subject:
 
     @property
     def origin(self) -> str | None:
-        """Where the benchmarks' rows came from (:attr:`results.evidence.Evidence.origin`)."""
+        """Where the benchmarks' rows came from (:attr:`results.cards.evidence.Evidence.origin`)."""
         return self.evidence.origin if self.evidence else None
 
 

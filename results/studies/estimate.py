@@ -17,8 +17,8 @@ kind of machine may lie further off. Estimated over recorded:
     train-sft, -msft             1.03, 1.01                   1.14, 1.33
     index-books                  0.87
 
-given the tokens that the trainings saw. Where these must be guessed too (:mod:`results.workload`), that error is added;
-SFT on the CPU was guessed at 1.12 of its tokens.
+given the tokens that the trainings saw. Where these must be guessed too (:mod:`results.studies.workload`), that error
+is added; SFT on the CPU was guessed at 1.12 of its tokens.
 
 Memory is weights, what a batch keeps, and a base for Python with its libraries. Training keeps, a token and layer, the
 inputs of what is differentiated: in 2 bytes 8 hidden and 4 inner widths, and for LoRA in float32 each adapted product's
@@ -31,8 +31,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from results import cost
-from results.workload import Asked, Embedded, Stage
+from results.studies import cost
+from results.studies.workload import Asked, Embedded, Stage
 
 START = {"index": 30.0, "training": 25.0, "evaluation": 26.0}
 """Seconds before and after the work itself."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medtasks import mcq
-from results import card_results
-from results.evidence import Evidence
-from results.training_records import Source, Stage, Training
+from results.cards import card_results
+from results.cards.evidence import Evidence
+from results.cards.training_records import Source, Stage, Training
 
 TITLES = {"sft": "supervised fine-tuning (SFT)", "cpt": "continued pretraining (CPT)"}
 UNITS = {"sft": "examples", "cpt": "passages"}

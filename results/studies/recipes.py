@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medtasks import sources
 from medtasks.errors import InputError
-from results.study import Training
+from results.studies.study import Training
 
 DATA_KEYS = {"sft": "sources", "cpt": "corpus"}
 """stage -> the recipe key that lists what it learns from."""

@@ -1,0 +1,1 @@
+"""Leaderboards: files in the Open Medical-LLM Leaderboard's format, checked, ranked and uploaded."""

@@ -1,0 +1,1 @@
+"""Studies: what is to be compared, the steps that it takes, what each depends on, costs and would take."""
