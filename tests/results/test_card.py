@@ -275,6 +275,9 @@ def test_a_run_of_a_part_of_a_test_set_is_no_result_of_the_benchmark(tmp_path):
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     kept = [row for row in rows if row["task"] == "medqa_sub"][:50] + [row | {"task": "vet"} for row in rows[:9]]
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    results = json.loads((run / "results.json").read_text())
+    results["n-samples"] = {"medqa_sub": {"original": 200, "effective": 50}}
+    (run / "results.json").write_text(json.dumps(results))
     text = make(tmp_path, SFT, "--run", run)
     assert "- `medqa_sub`: 50 items asked; its benchmark (validation, subset) has 200." in text
     assert "- `vet` is no task of medadapt's" in text

@@ -225,7 +225,7 @@ def test_the_hub_s_commit_is_the_cached_one_while_offline(tmp_path, monkeypatch)
 
 
 def test_the_hub_is_asked_for_its_commit(on_hub):
-    script = "from results import inputs; print(inputs.commit('cais/mmlu'), inputs.commit('no/such'))"
+    script = "from results.studies import inputs; print(inputs.commit('cais/mmlu'), inputs.commit('no/such'))"
     found, missing = on_hub(script).split()
     assert len(found) == 40 and missing == inputs.UNKNOWN
 
