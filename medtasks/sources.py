@@ -35,6 +35,11 @@ def places() -> list[Path | None]:
     return found or [None]
 
 
+def kinds() -> str:
+    """What :func:`places` are, without their paths: ``hub``, ``sample`` or ``folder``, with commas between."""
+    return ",".join({None: HUB, SAMPLE_DIR: "sample"}.get(place, "folder") for place in places())
+
+
 def find_file(names: Sequence[str]) -> Path | None:
     """The first of the files ``names`` in the folders of ``MEDTASKS_DATA`` or the folders in these; None if absent."""
     for place in filter(None, places()):

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtasks import files
+from medtasks import files, sources
 from medtasks.errors import InputError
 from trainers import adapter, run_folder
 from trainers.data import Examples
@@ -195,7 +195,7 @@ def _publish(stage: Stage, run: dict) -> None:
     adapter.publish(checkpoint, out / "adapter", about)
     report.write_loss(history, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
     _merge_if_asked(stage)
-    counts = {"counts": stage.examples.counts, "sources": stage.examples.taken}
+    counts = {"counts": stage.examples.counts, "sources": stage.examples.taken, "from": sources.kinds()}
     training = {"steps": state["global_step"], "epochs": state["epoch"], "seed": stage.training.seed}
     loss = {"final_loss": history[-1]["loss"], "first_loss": history[0]["loss"]}
     files.write_json(out / run_folder.FINISHED, about | training | loss | {"data": counts})

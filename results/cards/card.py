@@ -58,7 +58,8 @@ class Subject:
     @property
     def origin(self) -> str | None:
         """Where the benchmarks' rows came from (:attr:`results.cards.evidence.Evidence.origin`)."""
-        return self.evidence.origin if self.evidence else None
+        known = self.evidence.origin if self.evidence else None
+        return known or self.training.last.about.get("data", {}).get("from")
 
 
 def write(subject: Subject) -> str:

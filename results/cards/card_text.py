@@ -148,10 +148,14 @@ def _counts(stage: Stage) -> str:
 def data_notes(training: Training, origin: str | None) -> list[str]:
     """What is known of where the rows came from."""
     notes = []
-    if _learned(training, origin) and origin not in ("hub", "sample"):
+    if _learned(training, origin) and origin is None:
         notes.append(
             "Rows came from these datasets, or from a local folder of the same schema (MEDTASKS_DATA) with a part of "
             "them or medadapt's sample; which one is not recorded."
+        )
+    elif _learned(training, origin) and origin not in ("hub", "sample"):
+        notes.append(
+            "Rows came from a local folder of these datasets' schema (MEDTASKS_DATA), which may hold a part of them."
         )
     if training.continues_unknown:
         notes.append("It learned on from another adapter, of which nothing is recorded here but a hash.")

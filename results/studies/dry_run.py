@@ -116,8 +116,9 @@ class _Predictor:
         shape = estimate.Shape.of(folder)
         if step.kind == "training":
             return estimate.training(shape, here, workload.trained(self.study, self.study.trainings[name]))
-        work = workload.asked(self.study, self.study.variants[name])
-        return estimate.evaluation(shape, here, work, self._dtype(folder), self._has_index(step))
+        variant = self.study.variants[name]
+        work, has = workload.asked(self.study, variant), (variant.index is not None, variant.training is not None)
+        return estimate.evaluation(shape, here, work, self._dtype(folder), *has)
 
     def _dtype(self, folder: Path) -> str:
         asked = str(self.study.model_args.get("dtype", "auto"))

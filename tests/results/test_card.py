@@ -118,6 +118,18 @@ def test_training_data_has_counts_and_licences(written):
     assert "which one is not recorded" in text
 
 
+def test_where_rows_came_from_is_told_by_the_training(tmp_path):
+    training = tmp_path / "sft"
+    shutil.copytree(SFT, training)
+    about = json.loads((training / "training.json").read_text())
+    for origin, words in (("folder", "came from a local folder of these"), ("hub", None), ("sample", None)):
+        about["data"]["from"] = origin
+        (training / "training.json").write_text(json.dumps(about))
+        text = make(tmp_path, training)
+        assert "which one is not recorded" not in text
+        assert ("came from a local folder" in text) == bool(words)
+
+
 def test_training_procedure_has_settings_versions_and_cost(written):
     text = section(written.read_text(), "Training procedure")
     for line in ("| `learning_rate` | 0.0001 |", "| `lora_r` | 32 |", "| `load_in_4bit` | True |"):

@@ -40,6 +40,7 @@ def test_it_learns_what_it_is_shown(recipe_file, base):
     }
     done = read_json(out / "training.json")
     assert done["steps"] == 60 and done["final_loss"] == losses[-1] and done["data"]["counts"]["used"] == 16
+    assert done["data"]["from"] == "sample"
     card = read_json(out / "adapter" / models.ADAPTER_CARD)
     assert card["base_fingerprint"] == models.fingerprint(base) and card["stage"] == "sft"
     models.check_adapter(str(out / "adapter"), base)
