@@ -22,6 +22,25 @@ HASH = 16
 DECIMALS = 6
 """Of log-likelihoods, which are rounded to be stored."""
 
+MAPPING = {"type": "object"}
+MAPPINGS = {"type": "object", "additionalProperties": MAPPING}
+SHAPE = {
+    "type": "object",
+    "required": ["results", "configs", "versions"],
+    "properties": {
+        "results": MAPPINGS,
+        "configs": MAPPINGS,
+        "versions": MAPPING,
+        "config": MAPPING,
+        "n-shot": MAPPING,
+        "n-samples": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "properties": {"effective": {"type": "integer"}}},
+        },
+    },
+}
+"""JSON schema of what is read of a results file."""
+
 AGAIN = "evaluate again with a current lm_eval and --log_samples"
 
 
@@ -50,18 +69,18 @@ def results(file: Path) -> dict:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{file}: cannot be read ({error})") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{file}: damaged or cut off ({error}); {AGAIN}") from error
-    missing = [key for key in ("results", "configs", "versions") if not _is_mapping(found, key)]
-    if missing:
-        raise InputError(f"{file}: no '{missing[0]}', so no results of an lm-eval that this can read; {AGAIN}")
+    import jsonschema
+
+    wrong = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SHAPE).iter_errors(found))
+    if wrong is not None:
+        raise InputError(
+            f"{file}: no results of an lm-eval that this can read ({wrong.json_path}: {wrong.message[:80]}); {AGAIN}"
+        )
     return found
-
-
-def _is_mapping(found, key: str) -> bool:
-    return isinstance(found, dict) and isinstance(found.get(key), dict)
 
 
 def samples(file: Path) -> dict[str, Path]:

@@ -84,8 +84,7 @@ def _file(run: Path) -> Path:
 
 def _asked(results: dict) -> dict[str, int]:
     """Task -> how many items lm-eval says it asked (in versions that say it)."""
-    counts = results.get("n-samples") or {}
-    return {task: n["effective"] for task, n in counts.items() if isinstance(n.get("effective"), int)}
+    return {task: n["effective"] for task, n in results.get("n-samples", {}).items() if "effective" in n}
 
 
 def collect(output: Path, run: Path) -> None:

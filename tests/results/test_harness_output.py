@@ -108,14 +108,17 @@ def test_of_several_filters_one_must_be_chosen(tmp_path):
     [
         ("", "damaged or cut off"),
         ('{"results": {"exam": ', "damaged or cut off"),
-        ("[1, 2]", "no 'results', so no results of an lm-eval"),
-        ('{"results": {}, "versions": {}}', "no 'configs', so no results"),
+        ("[1, 2]", r"no results of an lm-eval that this can read \(\$: .* is not of type 'object'\)"),
+        ('{"results": {}, "versions": {}}', r"no results .*\(\$: 'configs' is a required property\)"),
+        ('{"results": {"a": 3}, "versions": {}, "configs": {}}', r"no results .*\(\$\.results\.a: 3 is not of type"),
+        ('{"results": {}, "versions": {}, "configs": {}, "n-samples": [1]}', r"no results .*\(\$\['n-samples'\]: "),
+        ('{"results": {}, "versions": {}, "configs": {}, "config": "x"}', r"no results .*\(\$\.config: 'x' is not"),
     ],
 )
 def test_a_bad_results_file_is_named(tmp_path, content, message):
     folder = write(tmp_path, [sample(0)])
     (folder / f"results_{DATE}.json").write_text(content)
-    with pytest.raises(InputError, match=f"results_{DATE}.json: {message}.*evaluate again") as raised:
+    with pytest.raises(InputError, match=rf"results_{DATE}.json: {message}.*evaluate again") as raised:
         runs.read(tmp_path)
     assert "\n" not in str(raised.value)
 
