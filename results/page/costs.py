@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from medtasks.errors import InputError
 from results.page.evidence import Evidence
 
 HOUR = 3_600
@@ -119,10 +120,20 @@ def unit(costs: dict[str, Cost]) -> Unit:
 
 
 def losses(found: Evidence) -> dict[str, list[dict]]:
-    """Training -> its logged steps; the first stage of ``msft`` is ``msft/cpt``."""
+    """Training -> its logged steps; the first stage of ``msft`` is ``msft/cpt``.
+
+    Raises:
+        InputError: a history is damaged or none of our trainers.
+    """
     folder = found.folder / "trainings" if found.folder else None
     files = sorted([*folder.glob("*/loss.json"), *folder.glob("*/*/loss.json")]) if folder else []
-    return {_name(file, folder): found.record(*file.relative_to(found.folder).parts) for file in files}
+    histories = {file: found.record(*file.relative_to(found.folder).parts) for file in files}
+    for file, history in histories.items():
+        if not isinstance(history, list) or not all(
+            isinstance(e, dict) and {"step", "loss"} <= set(e) for e in history
+        ):
+            raise InputError(f"{file}: not a loss history of these trainers; delete its folder and run the study again")
+    return {_name(file, folder): history for file, history in histories.items()}
 
 
 def _name(file: Path, folder: Path) -> str:

@@ -87,6 +87,9 @@ def test_losses_of_both_stages_are_found(study):
     for folder in ("msft", "msft/cpt"):
         (study / "trainings" / folder / "loss.json").write_text('[{"step": 1, "loss": 2.0}]')
     assert list(costs.losses(evidence.gather([study]))) == ["msft/cpt", "msft", "sft"]
+    (study / "trainings" / "sft" / "loss.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"sft/loss\.json: not a loss history"):
+        costs.losses(evidence.gather([study]))
 
 
 def test_small_subjects_are_left_out(whole_study):
