@@ -6,13 +6,12 @@ correction.
 
 import csv as csv_format
 import io
-import math
 import re
 
+from results.rounding import p_value, percent
 from results.statistics import DRAWS, POWER
 
 SIGNIFICANT = 0.05
-P_FLOOR = 0.001
 
 Comparison = dict
 """What :func:`results.comparison.compare` returns."""
@@ -75,12 +74,12 @@ def _blocks(comparison: Comparison) -> list[tuple[str, list[list[str]]]]:
 
 def _changes(row: dict) -> list[str]:
     """One comparison in the columns after the accuracy."""
-    detectable = "" if row["detectable"] is None else _percent(row["detectable"])
+    detectable = "" if row["detectable"] is None else percent(row["detectable"])
     calibration = ""
     if row["ece_difference"] is not None:
         calibration = _interval(row["ece_difference"], row["ece_low"], row["ece_high"], "+")
     difference = _difference(row) + "*" * _is_significant(row)
-    return [difference, _p(row["p_holm"]), f"{row['fixed']}/{row['broken']}", detectable, calibration]
+    return [difference, p_value(row["p_holm"]), f"{row['fixed']}/{row['broken']}", detectable, calibration]
 
 
 def _size(row: dict) -> str:
@@ -108,7 +107,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _difference_and_p(row: dict) -> str:
-    p = _p(row["p_holm"])
+    p = p_value(row["p_holm"])
     return f"{_difference(row)} (p{p if p[0] == '<' else f'={p}'}){'*' * _is_significant(row)}"
 
 
@@ -167,7 +166,7 @@ def latex(comparison: Comparison) -> str:
 
 def _latex_change(compared: list[dict], variant: str, base: str) -> str:
     row = next(row for row in compared if (row["variant"], row["base"]) == (variant, base))
-    p = _p(row["p_holm"])
+    p = p_value(row["p_holm"])
     shown = f"{_small(_difference(row))} ({p})" + "$^{*}$" * _is_significant(row)
     return re.sub(r"(?<![\d,])-(?=\d)", "$-$", shown).replace("<", "$<$")
 
@@ -209,17 +208,7 @@ def _difference(row: dict) -> str:
 
 
 def _interval(value: float, low: float, high: float, sign: str = "") -> str:
-    return f"{_percent(value, sign)} [{_percent(low, sign)}, {_percent(high, sign)}]"
-
-
-def _percent(share: float, sign: str = "") -> str:
-    """With one decimal; halves are rounded away from zero, so that a gain and a loss look alike."""
-    percent = round(100 * share + math.copysign(1e-9, share), 1)
-    return f"{percent + 0:{sign}.1f}"  # + 0: no minus before a zero
-
-
-def _p(p: float) -> str:
-    return f"<{P_FLOOR:.3f}" if p < P_FLOOR else f"{p:.3f}"
+    return f"{percent(value, sign)} [{percent(low, sign)}, {percent(high, sign)}]"
 
 
 def _is_significant(row: dict) -> bool:

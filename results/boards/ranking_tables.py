@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from medtasks.errors import InputError
 from results.boards.ranking import Board, Entry, Place
+from results.rounding import percent
 
 NOTE = (
     "rank: 1 + the number of models whose 95% interval lies wholly above (arXiv:2403.04132); mean: tasks weigh alike; "
@@ -65,8 +66,8 @@ def _markdown(board: Board) -> str:
 
 
 def _cells(place: Place, tasks: Sequence[str]) -> list[str]:
-    mean = f"{100 * place.mean:.1f} [{100 * place.low:.1f}, {100 * place.high:.1f}]"
-    accuracies = [f"{100 * place.entry.accuracies[task][0]:.1f}" for task in tasks]
+    mean = f"{percent(place.mean)} [{percent(place.low)}, {percent(place.high)}]"
+    accuracies = [percent(place.entry.accuracies[task][0]) for task in tasks]
     return [str(place.rank), place.entry.model, place.entry.dtype, mean, *accuracies]
 
 

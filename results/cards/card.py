@@ -14,6 +14,7 @@ from results.boards import hub
 from results.cards import card_results, card_text
 from results.cards.evidence import Evidence
 from results.cards.training_records import Training, base_licence
+from results.rounding import p_value, percent
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,10 @@ def _template():
         autoescape=False,  # what it makes is Markdown
     )
     environment.filters |= {
-        "percent": lambda share: f"{100 * share:.1f}",
-        "points": lambda share: f"{100 * share:+.1f}",
+        "percent": percent,
+        "points": lambda share: percent(share, "+"),
         "calibration": lambda value: "not known" if value is None else f"{value:.3f}",
-        "p": lambda p: "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
+        "p": lambda p: "" if p is None else p_value(p),
         "rows": lambda rows: "not recorded" if rows is None else f"{rows:,}",
         "dataset": card_text.dataset,
     }

@@ -8,6 +8,7 @@ from medtasks import benchmarks, catalogue
 from results.boards import leaderboard
 from results.cards.evidence import Evidence
 from results.comparison import MEAN
+from results.rounding import percent
 from results.runs import Run
 
 ALPHA = 0.05
@@ -37,20 +38,20 @@ def headline(evidence: Evidence) -> str:
     run = next((run for run in evidence.adapter if not uses_passages(run)), evidence.adapter[0])
     share = [row for row in evidence.estimates() if row["variant"] == run.name][-1]
     what = f"the mean of {len(evidence.tasks)} tasks" if share["task"] == MEAN else f"`{share['task']}`"
-    text = f"Accuracy, {what}, {share['n']:,} items: {_percent(share)}"
+    text = f"Accuracy, {what}, {share['n']:,} items: {_accuracy(share)}"
     if not (rows := evidence.differences(run)):
         return f"{text}."
     row = rows[-1]
     verdict = f"{'' if _is_beyond_chance(row) else 'not '}beyond chance once corrected for the number of tests"
-    return f"{text}; {100 * row['difference']:+.1f} points [{_points(row)}] to its base, {verdict}."
+    return f"{text}; {percent(row['difference'], '+')} points [{_points(row)}] to its base, {verdict}."
 
 
-def _percent(row: dict) -> str:
-    return f"{100 * row['accuracy']:.1f}% [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+def _accuracy(row: dict) -> str:
+    return f"{percent(row['accuracy'])}% [{percent(row['low'])}, {percent(row['high'])}]"
 
 
 def _points(row: dict) -> str:
-    return f"{100 * row['low']:+.1f}, {100 * row['high']:+.1f}"
+    return f"{percent(row['low'], '+')}, {percent(row['high'], '+')}"
 
 
 def _setting(run: Run) -> str:
@@ -71,7 +72,7 @@ def _notes(evidence: Evidence) -> list[str]:
     tasks = evidence.adapter[0].tasks
     constant = {task: share for task in evidence.tasks if (share := _constant(tasks[task])) is not None}
     if constant:
-        earned = ", ".join(f"{task} {100 * share:.1f}%" for task, share in constant.items())
+        earned = ", ".join(f"{task} {percent(share)}%" for task, share in constant.items())
         notes.append(f"Always giving the commonest right answer would earn: {earned}.")
     notes += [note for task in evidence.tasks for note in _of_task(task, len(tasks[task]))]
     return notes + [f"`{task}` is left out: {reason}." for task, reason in evidence.comparison["left_out"].items()]
@@ -174,12 +175,14 @@ def _is_beyond_chance(row: dict) -> bool:
 
 
 def _named(rows: Sequence[dict]) -> str:
-    return ", ".join(f"{row['task']} ({100 * row['difference']:+.1f} points)" for row in rows)
+    return ", ".join(f"{row['task']} ({percent(row['difference'], '+')} points)" for row in rows)
 
 
 def _of_mean(row: dict) -> str:
     verdict = "beyond chance" if _is_beyond_chance(row) else "not beyond chance"
-    return f"The mean over the tasks changes by {100 * row['difference']:+.1f} points, {verdict} by the same measure."
+    return (
+        f"The mean over the tasks changes by {percent(row['difference'], '+')} points, {verdict} by the same measure."
+    )
 
 
 def _of_calibration(row: dict) -> list[str]:
@@ -192,10 +195,10 @@ def _of_calibration(row: dict) -> list[str]:
 
 
 def _of_power(tasks: Sequence[dict]) -> list[str]:
-    seen = [100 * row["detectable"] for row in tasks if row["detectable"] is not None]
+    seen = [row["detectable"] for row in tasks if row["detectable"] is not None]
     if not seen:
         return []
-    low, high = f"{min(seen):.1f}", f"{max(seen):.1f}"
+    low, high = percent(min(seen)), percent(max(seen))
     span = low if low == high else f"{low} to {high}"
     return [
         f"Tasks of these sizes show a true difference of {span} points in 80% of such samples, before the correction; "

@@ -1,5 +1,6 @@
 """The answer in words, computed from the comparison: what is better, what is worse, and what could have been seen."""
 
+from results import rounding
 from results.page.evidence import Evidence
 from results.tables import SIGNIFICANT
 
@@ -9,23 +10,28 @@ NAMED = 6
 
 def points(share: float | None, digits: int = 1) -> str:
     """A share as percentage points with its sign: ``+4.0``."""
-    return "unknown" if share is None else signed(100 * share, digits)
+    return "unknown" if share is None else _true_minus(rounding.percent(share, "+", digits))
 
 
 def signed(value: float, digits: int) -> str:
     """A number with its sign, a true minus among them; what rounds to zero has none."""
-    text = f"{value:+.{digits}f}"
+    return _true_minus(f"{value:+.{digits}f}")
+
+
+def _true_minus(text: str) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def percent(share: float | None) -> str:
     """A share as a percentage with one digit, without the sign."""
-    return "–" if share is None else f"{100 * share:.1f}"
+    return "–" if share is None else rounding.percent(share)
 
 
 def p_value(p: float | None) -> str:
     """``p = 0.019``, or ``p < 0.001``."""
-    return "p unknown" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    if p is None:
+        return "p unknown"
+    return f"p < {rounding.P_FLOOR}" if p < rounding.P_FLOOR else f"p = {rounding.p_value(p)}"
 
 
 def holds(row: dict) -> bool:

@@ -13,6 +13,7 @@ from medtasks import mcq
 from medtasks.errors import InputError
 from results.cards import card_results, evidence, training_records
 from results.commands.card import card
+from results.rounding import percent
 
 STUDY = Path(__file__).parents[2] / "results" / "runs" / "published_subsets_1.5b"
 SFT = STUDY / "trainings" / "sft"
@@ -90,7 +91,7 @@ def test_results_are_those_of_the_study(written):
     compared = json.loads((STUDY / "table.json").read_text())
     for row in compared["comparisons"]:
         if row["variant"] in ("sft", "sft+rag") and row["task"] != "pooled":
-            shown = f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+            shown = f"{percent(row['difference'], '+')} [{percent(row['low'], '+')}, {percent(row['high'], '+')}]"
             p = "<0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
             line = next(line for line in text.splitlines() if f"| {row['variant']} | {row['task']} | {shown} |" in line)
             assert f"| {p} | {row['fixed']}, {row['broken']} |" in line
