@@ -3,7 +3,7 @@
 In the study's folder, ``steps/<step>.json`` records a finished step: its key, what it depended on, its cost.
 ``steps/<step>.attempt.json`` stands there while a step is unfinished, with its key and its cost so far: what a killed
 attempt left is continued only under the same key. ``steps/<step>.failed.json`` says why a step failed, until it
-succeeds; ``logs/<step>.log`` is all that it wrote.
+succeeds; ``logs/<step>.log`` is all that it wrote. A finished result that is out of date goes to ``replaced/``.
 """
 
 import json
@@ -22,6 +22,7 @@ from results.studies.lock import Lock
 from results.studies.steps import Step, evaluated
 from results.studies.study import Study
 
+REPLACED = "replaced"
 EARLIER = "runs again, since its record is of an earlier version, which does not say what it depended on"
 
 
@@ -166,15 +167,25 @@ class Runner:
         return attempt.get("cost", {}) if attempt.get("key") == step.key else {}
 
     def _clear(self, step: Step) -> None:
-        """Remove a result, finished or not, that was made from something else than what the step depends on now.
+        """Put away a result that was made from something else than what the step depends on now, so that no table mixes
+        the two: a finished one is moved to ``replaced/<step>-<its key>/``, an unfinished one removed.
 
         The result goes first and then the record that tells that it is stale, so a kill in between hides nothing.
         """
-        files = Files.of(step.name, self.out)
-        known = [found for file in (files.record, files.attempt) if (found := _read(file)) is not None]
-        if any(found.get("key") != step.key for found in known):
-            shutil.rmtree(step.output.parent, ignore_errors=True)
+        files, result = Files.of(step.name, self.out), step.output.parent
+        before, attempt = record(step.name, self.out), _read(files.attempt)
+        if before is not None and before.get("key") != step.key:
+            kept = self.out / REPLACED / f"{step.name}-{str(before.get('key'))[:8]}"
+            if result.is_dir():
+                shutil.rmtree(kept, ignore_errors=True)
+                kept.parent.mkdir(exist_ok=True)
+                result.rename(kept)
+                print(f"{step.name}: its earlier result is kept in {kept}", flush=True)
+            if kept.is_dir():
+                files.record.rename(kept / "step.json")
             files.record.unlink(missing_ok=True)
+        elif before is None and attempt is not None and attempt.get("key") != step.key:
+            shutil.rmtree(result, ignore_errors=True)
 
     def _finish(self, step: Step) -> None:
         """Turn an evaluation's output into a run folder, and see that the result is there."""

@@ -221,6 +221,28 @@ def test_a_variant_whose_step_before_it_fails_loses_its_stale_run(tmp_path):
     assert not (tmp_path / "eval-a").exists() and not (tmp_path / "steps" / "eval-a.json").exists()
 
 
+def test_a_finished_result_that_is_out_of_date_is_kept_aside(tmp_path, capsys):
+    old = writing("train-a", tmp_path, "old")
+    run([old], tmp_path)
+    run([writing("train-a", tmp_path, "new", depends={"of": "something else"})], tmp_path)
+    assert (tmp_path / "train-a" / "result.txt").read_text() == "new\n"
+    kept = tmp_path / "replaced" / f"train-a-{old.key[:8]}"
+    assert (kept / "result.txt").read_text() == "old\n"
+    assert json.loads((kept / "step.json").read_text())["key"] == old.key
+    assert f"its earlier result is kept in {kept}" in capsys.readouterr().out
+
+
+def test_a_kill_while_a_result_is_put_aside_loses_nothing(tmp_path):
+    old = writing("train-a", tmp_path, "old")
+    run([old], tmp_path)
+    kept = tmp_path / "replaced" / f"train-a-{old.key[:8]}"
+    kept.parent.mkdir()
+    (tmp_path / "train-a").rename(kept)  # and then it was killed
+    run([writing("train-a", tmp_path, "new", depends={"of": "something else"})], tmp_path)
+    assert (kept / "result.txt").read_text() == "old\n" and (kept / "step.json").is_file()
+    assert (tmp_path / "train-a" / "result.txt").read_text() == "new\n"
+
+
 def test_output_that_cannot_be_read_or_is_missing_is_the_step_s_failure(tmp_path):
     silent = python("train-x", "pass", tmp_path)
     unread = python("eval-x", "pass", tmp_path, kind="evaluation")
