@@ -14,7 +14,17 @@ EXAMPLES = [f"results/examples/{name}/README.md" for name in ("medadapt_medsafe"
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "medtasks/README.md", "medtasks/scoring/README.md", *SUITES, *EXAMPLES]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "medtasks/README.md",
+        "medtasks/scoring/README.md",
+        "results/README.md",
+        "results/runs/README.md",
+        *SUITES,
+        *EXAMPLES,
+    ],
 )
 def test_named_files_and_commands_exist(page):
     text = (ROOT / page).read_text()
