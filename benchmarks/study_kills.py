@@ -10,8 +10,8 @@ differs or is lost.
 
 The times are drawn uniformly between 0 and twice the undisturbed time over (kills + 1).
 
-Measured (figures/study_kills.json): the demo study, 8 steps, 10 kills, 3 of them of the runner alone, on two CPU cores with
-other work on the machine: no step lost, nothing differing; 741 s undisturbed, 1,079 s with the kills.
+Measured (figures/study_kills.json): the demo study, 8 steps, 10 kills, 3 of them of the runner alone, on two CPU
+cores with other work on the machine: no step lost, nothing differing; 741 s undisturbed, 1,079 s with the kills.
 """
 
 import argparse
