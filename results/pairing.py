@@ -38,6 +38,12 @@ class PairedTask:
         return {name: np.array([row["correct"] for row in rows]) for name, rows in self.rows.items()}
 
     @property
+    def prompts_differ(self) -> bool:
+        """Whether some item was asked with different prompts (known where the runs recorded their hashes)."""
+        asked = zip(*([row["prompt_hash"] for row in rows] for rows in self.rows.values()), strict=True)
+        return any(len(set(hashes) - {None}) > 1 for hashes in asked)
+
+    @property
     def n(self) -> int:
         """Items as they were asked."""
         return len(self.clusters)

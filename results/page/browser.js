@@ -158,7 +158,9 @@
     const head = element("tr", null, element("th", { scope: "col" }, "option"), ...variants.map((variant, at) => element("th", { scope: "col" }, variant, element("br"), tag(verdict(item, at)))));
     const rows = Array.from({ length: n }, (_, option) => {
       const gold = option === item.g;
-      const text = `${String.fromCharCode(65 + option)}${item.o ? `. ${item.o[option] ?? ""}` : ""}`;
+      const letter = String.fromCharCode(65 + option);
+      const words = item.o?.[option] ?? "";
+      const text = words && words !== letter ? `${letter}. ${words}` : letter;
       const label = element("th", { scope: "row" }, text, gold ? element("span", { class: "tag right" }, "✓ right answer") : null);
       return element("tr", gold ? { class: "gold" } : null, label, ...item.a.map((answer) => cell(answer, option)));
     });

@@ -51,6 +51,11 @@ class Evidence:
         return list(self.paired)
 
     @property
+    def prompts_differ(self) -> bool:
+        """Whether runs were asked with different prompts, which the reader of the page must allow."""
+        return any(task.prompts_differ for task in self.paired.values())
+
+    @property
     def overall(self) -> str:
         """The task that stands for all: their mean, or the only one."""
         return MEAN if len(self.tasks) > 1 else self.tasks[0]
@@ -165,9 +170,18 @@ def passages(run: Run) -> int:
     return int(run.results.get("config", {}).get("rag_k") or 0)
 
 
-def adds(run: Run) -> str:
-    """What a run's model is, in words: adapter and passages."""
+def model(run: Run) -> str:
+    """The name of the run's base model: its Hub id, or the last part of its folder."""
+    results = run.results
+    name = str(results.get("model_name") or results.get("config", {}).get("model") or "unknown")
+    return Path(name).name if name.startswith((".", "/", "~")) else name
+
+
+def adds(run: Run, base: Run) -> str:
+    """What a run's model is, in words: its name where it is not the base's, adapter and passages."""
     config, parts = run.results.get("config", {}), []
+    if model(run) != model(base):
+        parts.append(model(run))
     if training := trained_by(run):
         parts.append(f"adapter {training}")
     if k := passages(run):

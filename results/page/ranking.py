@@ -37,5 +37,5 @@ def ranking(found: Evidence) -> list[Place]:
         rank = 1 + sum(other["low"] > row["high"] for other in overall.values())
         drawn = ((row[key] - low) / ((high - low) or 1) for key in ("low", "high", "accuracy"))
         tasks = [found.estimate(name, task) for task in found.tasks if task != found.overall]
-        places.append(Place(name, rank, evidence.adds(found.runs[name]), row, tasks, *drawn))
+        places.append(Place(name, rank, evidence.adds(found.runs[name], found.runs[found.base]), row, tasks, *drawn))
     return places

@@ -5,7 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from results.page import item_browser, panels, words
+from results.page import evidence, item_browser, panels, words
 from results.page.evidence import Evidence
 from results.page.item_browser import Browser
 from results.page.panels import Panel
@@ -58,24 +58,28 @@ def facts(found: Evidence) -> list[tuple[str, str]]:
     """What was compared, for the head of the page: label and value."""
     results = found.runs[found.base].results
     config = results.get("config", {})
-    shots = sorted({str(n) for n in results.get("n-shot", {}).values()})
     about = [
-        ("Base model", _model(results)),
+        ("Base model", evidence.model(found.runs[found.base])),
         ("Variants", ", ".join(found.variants) or "none"),
         ("Tasks", ", ".join(f"{task} ({found.estimate(found.base, task)['n']:,})" for task in found.tasks)),
-        ("Prompt", _prompt(shots, results.get("chat_template"))),
+        ("Prompt", _prompts(found)),
         ("Precision", str(config.get("model_dtype") or "").removeprefix("torch.")),
         ("Harness", f"lm-eval {results['lm_eval_version']}" if results.get("lm_eval_version") else ""),
     ]
     return [(label, value) for label, value in about if value]
 
 
-def _model(results: dict) -> str:
-    name = str(results.get("model_name") or results.get("config", {}).get("model") or "unknown")
-    return Path(name).name if name.startswith((".", "/", "~")) else name
+def _prompts(found: Evidence) -> str:
+    """How items were asked: once if all runs say the same, else of each run."""
+    prompts = {name: _prompt(run.results) for name, run in found.runs.items()}
+    if len(set(prompts.values())) == 1:
+        return prompts[found.base]
+    return "; ".join(f"{name}: {prompt}" for name, prompt in prompts.items())
 
 
-def _prompt(shots: list[str], chat_template: str | None) -> str:
+def _prompt(results: dict) -> str:
+    shots = sorted({str(n) for n in results.get("n-shot", {}).values()})
+    chat_template = results.get("chat_template")
     examples = "no examples" if shots in (["0"], []) else f"{' or '.join(shots)} examples"
     return f"{examples}, {'chat template' if chat_template else 'no chat template'}"
 

@@ -56,8 +56,10 @@ def answer(found: Evidence) -> list[str]:
     sentences.append(
         f"Of {_count(len(rows), 'variant')}, {'; '.join(known)}."
         if known
-        else f"None of {_count(len(rows), 'variant')} is better or worse than {found.base} beyond chance."
+        else f"{_none(len(rows))} better or worse than {found.base} beyond chance."
     )
+    if found.prompts_differ:
+        sentences.append("The prompts differ between the runs, so differences hold what the prompts do.")
     if others:
         sentences.append(f"Not told from chance: {_named(others)}.")
     if len(found.tasks) > 1:
@@ -67,6 +69,10 @@ def answer(found: Evidence) -> list[str]:
         size = low if low == high else f"{low} to {high}"
         sentences.append(f"The smallest difference that these questions would show in 4 of 5 studies is {size} points.")
     return sentences
+
+
+def _none(n: int) -> str:
+    return "The only variant is not" if n == 1 else f"None of {n} variants is"
 
 
 def _each(rows: list[dict], how: str) -> str:

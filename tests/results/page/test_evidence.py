@@ -7,7 +7,7 @@ import pytest
 from made_up import write_lm_eval_output, write_run
 
 from medtasks.errors import InputError
-from results.page import costs, evidence, ranking, retrieval, subjects
+from results.page import costs, evidence, ranking, render, retrieval, subjects
 
 
 def test_a_study_is_read_with_its_base_first(whole_study):
@@ -17,7 +17,7 @@ def test_a_study_is_read_with_its_base_first(whole_study):
     assert found.tasks == ["exam", "trial"]
     assert found.estimate("base", "exam")["accuracy"] == 0.5
     assert found.difference("sft", "trial")["difference"] == pytest.approx(10 / 12 - 6 / 12)
-    assert [evidence.adds(run) for run in found.runs.values()] == [
+    assert [evidence.adds(run, found.runs["base"]) for run in found.runs.values()] == [
         "the model alone",
         "2 passages of books",
         "adapter sft",
@@ -124,6 +124,30 @@ def test_passages_are_judged_against_the_same_model_without_them(study):
 
 
 def test_model_arguments_of_earlier_versions_are_text(whole_study):
-    run = evidence.gather([whole_study]).runs["sft"]
+    found = evidence.gather([whole_study])
+    run = found.runs["sft"]
     run.results["config"]["model_args"] = "pretrained=m,peft=trainings/x/adapter,dtype=bfloat16"
-    assert evidence.adds(run) == "adapter x"
+    assert evidence.adds(run, found.runs["base"]) == "adapter x"
+
+
+def test_another_model_is_named(whole_study):
+    found = evidence.gather([whole_study])
+    found.runs["rag"].results["model_name"] = "org/Other-2B"
+    assert evidence.adds(found.runs["rag"], found.runs["base"]) == "org/Other-2B + 2 passages of books"
+
+
+def test_runs_with_other_prompts_are_told(tmp_path):
+    folders = [tmp_path / name for name in ("plain", "tuned")]
+    for folder, variant in zip(folders, ("base", "sft"), strict=True):
+        write_lm_eval_output(folder, variant)
+    assert not evidence.gather(folders).prompts_differ
+    for file in folders[1].rglob("*.json*"):
+        text = file.read_text().replace('"prompt_hash": "', '"prompt_hash": "f')
+        file.write_text(text.replace('"n-shot": {"exam": 0, "trial": 0}', '"n-shot": {"exam": 2, "trial": 2}'))
+    found = evidence.gather(folders, allow=["prompts"])
+    assert found.prompts_differ
+    text = render.report(found)[0]
+    assert "plain: no examples, no chat template; tuned: 2 examples, no chat template" in text
+    assert (
+        "but not with the same prompts, which was allowed" in text and "a comparison of others is refused" not in text
+    )

@@ -13,6 +13,8 @@ def difference(variant, task, value, p, p_holm):
 
 
 class Found(SimpleNamespace):
+    prompts_differ = False
+
     def estimate(self, variant, task):
         return {"accuracy": 0.465, "n": 1800}
 
@@ -46,8 +48,14 @@ def test_better_worse_and_untold_variants_are_named():
 def test_no_difference_is_said_to_be_none():
     said = words.answer(evidence([difference("sft", "a", 0.04, 0.01, 0.06)], tasks=["a"], base="plain"))
     assert said[0] == "The base, plain, answers 46.5% of 1,800 questions correctly, of a."
-    assert said[1] == "None of 1 variant is better or worse than plain beyond chance."
+    assert said[1] == "The only variant is not better or worse than plain beyond chance."
     assert said[2].startswith("Not told from chance: sft")
+
+
+def test_prompts_that_differ_are_said_to():
+    found = evidence([difference("sft", "a", 0.04, 0.01, 0.06)], tasks=["a"])
+    found.prompts_differ = True
+    assert "The prompts differ between the runs, so differences hold what the prompts do." in words.answer(found)
 
 
 def test_many_differences_on_tasks_are_cut_to_the_largest():
