@@ -83,6 +83,14 @@ def results(file: Path) -> dict:
     return found
 
 
+def model_args(results: dict) -> dict:
+    """The arguments of the harness model: versions of lm-eval write them as a mapping or as they were typed."""
+    given = results.get("config", {}).get("model_args") or {}
+    if isinstance(given, dict):
+        return given
+    return dict(part.split("=", 1) for part in str(given).split(",") if "=" in part)
+
+
 def samples(file: Path) -> dict[str, Path]:
     """Task -> its file of per-item samples, of the results file ``file``.
 

@@ -80,7 +80,7 @@ def content(results: dict, where: str | Path, name: str | None, sha: str | None,
         InputError: as :func:`select`, or the model has no name that the Hub knows.
     """
     tasks, wrong = select(results, where, is_partial)
-    arguments = _model_arguments(results)
+    arguments = harness_output.model_args(results)
     recorded = results["config"].get("peft_sha" if arguments.get("peft") else "model_sha")
     made = leaderboard.build(results, name or _hub_id(arguments, where), sha or recorded or "", tasks)
     if wrong:
@@ -125,14 +125,6 @@ def _fault(results: dict, task: str, name: str) -> str | None:
     return None
 
 
-def _model_arguments(results: dict) -> dict:
-    """``--model_args``, which versions of lm-eval write as a mapping or as it was typed."""
-    given = results["config"].get("model_args") or {}
-    if isinstance(given, str):
-        given = dict(pair.split("=", 1) for pair in given.split(",") if "=" in pair)
-    return given
-
-
 def _hub_id(arguments: dict, where: str | Path) -> str:
     name = str(arguments.get("peft") or arguments.get("pretrained") or "")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) or Path(name).exists():
@@ -142,6 +134,6 @@ def _hub_id(arguments: dict, where: str | Path) -> str:
 
 def _command(results: dict) -> str:
     """What asks the same model the leaderboard's nine tasks."""
-    given, model = _model_arguments(results), results["config"].get("model", "hf")
+    given, model = harness_output.model_args(results), results["config"].get("model", "hf")
     kept = [f"{key}={given[key]}" for key in MODEL_KEYS if given.get(key)]
     return COMMAND.format(model="hf-mcq" if model == "rag" else model, arguments=",".join(kept) or "pretrained=MODEL")

@@ -28,11 +28,7 @@ def forest(found: Evidence) -> Chart:
                 _interval(axes, y, found.difference(variant, task), colour(list(found.runs).index(variant)))
                 ticks[y] = variant
                 y += 1
-        axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
-        axes.set_yticks(list(ticks), list(ticks.values()))
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(y - 0.5, -0.5)
-        axes.grid(axis="x")
+        _around_zero(axes, ticks, y)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"worse  ←  difference to {found.base}, percentage points  →  better")
         return figure
@@ -46,6 +42,15 @@ def forest(found: Evidence) -> Chart:
     alt = f"Forest plot of differences in accuracy to {found.base}, in percentage points. {found.overall}: {shown}."
     columns = ("task", "variant", "n", "difference", "low", "high", "p", "p_holm")
     return Chart("differences", alt, columns, data, draw, WIDE)
+
+
+def _around_zero(axes, ticks: dict[float, str], rows: int) -> None:
+    """Draw zero and name the rows, which go from top to bottom."""
+    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.grid(axis="x")
 
 
 def _heading(axes, y: int, text: str) -> None:
@@ -160,11 +165,7 @@ def fixed_and_broken(effects: list[Effect]) -> Chart:
                 )  # fmt: skip
                 ticks[y] = row["task"]
                 y += 1
-        axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
-        axes.set_yticks(list(ticks), list(ticks.values()))
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(y - 0.5, -0.5)
-        axes.grid(axis="x")
+        _around_zero(axes, ticks, y)
         axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("broken  ←  share of answers, %  →  fixed")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtasks.errors import InputError
-from results import runs
+from results import harness_output, runs
 from results.comparison import MEAN, compare
 from results.pairing import PairedTask, pair
 from results.runs import Run
@@ -146,17 +146,9 @@ def _compared(
     return Evidence(name, base, ordered, paired, compare(found, base, allow=allow), folder, study)
 
 
-def model_args(run: Run) -> dict:
-    """The arguments of the harness model, as lm-eval recorded them: a dict, or ``a=1,b=2`` in earlier versions."""
-    given = run.results.get("config", {}).get("model_args") or {}
-    if isinstance(given, dict):
-        return given
-    return dict(part.split("=", 1) for part in str(given).split(",") if "=" in part)
-
-
 def adapter(run: Run) -> str | None:
     """The folder of the adapter that the run's model has; None for a plain model."""
-    return model_args(run).get("peft") or None
+    return harness_output.model_args(run.results).get("peft") or None
 
 
 def trained_by(run: Run) -> str | None:

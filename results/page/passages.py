@@ -6,7 +6,8 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 from rag_model.index import INDEX, SNIPPETS, Index
-from results.page.evidence import Evidence, model_args
+from results import harness_output
+from results.page.evidence import Evidence
 from results.runs import Run
 
 SIDECAR = "retrieval"
@@ -80,7 +81,7 @@ class Passages:
             name = self._found.study.variants[run.name].index
             if name and (self._found.folder / "indexes" / name / INDEX).is_file():
                 return self._found.folder / "indexes" / name
-        recorded = model_args(run).get("index")
+        recorded = harness_output.model_args(run.results).get("index")
         return Path(recorded).expanduser() if recorded else None
 
 
