@@ -275,6 +275,7 @@ def end(number, frame):
     print("ends tidily", flush=True)
     sys.exit(1)
 signal.signal(int(sys.argv[1]), end)
+signal.alarm(60)  # should the signal never come
 os.kill(os.getppid(), int(sys.argv[1]))
 while True:
     signal.pause()
@@ -285,9 +286,12 @@ while True:
     planned = [python("train-a", polite, out, int(number)), writing("train-b", out)]
     monkeypatch.setattr(command.steps, "plan", lambda *_: planned)
     monkeypatch.setattr(command, "_as_run", lambda _: {})
-    before = signal.getsignal(number)
-    assert command.study([str(yaml), "--out", str(out)]) == code
-    assert signal.getsignal(number) is before
+    before = signal.signal(number, signal.SIG_DFL)  # in the background of a shell, SIGINT is ignored
+    try:
+        assert command.study([str(yaml), "--out", str(out)]) == code
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     shown = capsys.readouterr().out
     assert "ends tidily" in shown and f"stopped by {number.name} at train-a" in shown
     assert f"Go on with: medadapt study {out}" in shown
@@ -349,6 +353,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
 def test_a_second_signal_kills_a_step_that_will_not_end(tmp_path):
     stubborn = """
 import os, signal, sys
+signal.alarm(60)
 signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGTERM))
 os.kill(os.getppid(), signal.SIGTERM)
 while True:
