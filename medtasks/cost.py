@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from pathlib import Path
 
 ENV = "MEDADAPT_COST"
 
@@ -17,8 +18,7 @@ def write_if_asked() -> None:
         return
     from medtasks.files import write_json
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    cost: dict = {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    cost: dict = {"peak_rss_bytes": _peak_rss()}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         peaks = {i: torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())}
@@ -27,3 +27,16 @@ def write_if_asked() -> None:
             cost["peak_gpu_bytes"] = sum(peaks.values())
             cost["device"] = f"{len(used)} x {torch.cuda.get_device_name(used[0])}"
     write_json(path, cost)
+
+
+def _peak_rss() -> int:
+    """Most memory that this process held, in bytes.
+
+    Linux tells it for the program alone; ``getrusage`` also counts what made the process, before it became this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        peaks = [line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")]
+        if peaks:
+            return int(peaks[0].split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

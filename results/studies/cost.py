@@ -10,14 +10,15 @@ killed, what is known is what was noted last, so up to :data:`BEAT` seconds of i
 import contextlib
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
 
 from results import runs
 
-BEAT = 5.0
-"""Seconds between two samples of a running step."""
+BEAT, FIRST_BEAT = 5.0, 0.1
+"""Seconds between two samples of a running step, and to the first; in between they double."""
 ADDED = ("seconds", "cpu_seconds", "gpu_joules", "attempts")
 HIGHEST = ("peak_rss_bytes", "peak_gpu_bytes")
 
@@ -59,7 +60,9 @@ class Meter:
         """The cost of the whole attempt; ``usage`` is what the system says of the process and all that it waited for
         (``resource.struct_rusage``)."""
         self.cpu = max(self.cpu, usage.ru_utime + usage.ru_stime)
-        self.peak = max(self.peak, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if usage.ru_maxrss > largest:  # else it may be our own: a process begins with the peak of the one it is made by
+            self.peak = max(self.peak, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
         return self._cost()
 
     def _cost(self) -> dict:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from results.studies.cost import BEAT, Meter
+from results.studies.cost import BEAT, FIRST_BEAT, Meter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SOONEST, LATEST = 0.002, 0.1
@@ -83,7 +83,7 @@ def run(
         log: the file to which its output is added.
         lock: descriptor that is its standard input, so that it and what it starts keep the lock.
         began: called with its process id.
-        beat: called with its cost so far, every :data:`results.studies.cost.BEAT` seconds.
+        beat: called with its cost so far, soon and then every :data:`results.studies.cost.BEAT` seconds.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output, log.open("rb") as shown:
@@ -122,7 +122,8 @@ class _Echo:
 
 def _wait(process: subprocess.Popen, echo: _Echo, stop: Stop, beat: Callable[[], None]):
     """Wait for the process, echoing what it writes; returns what the system says that it used."""
-    pause, next_beat, deadline = SOONEST, time.monotonic() + BEAT, None
+    pause, rest, deadline = SOONEST, FIRST_BEAT, None
+    next_beat = time.monotonic() + rest
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         echo()
@@ -136,7 +137,8 @@ def _wait(process: subprocess.Popen, echo: _Echo, stop: Stop, beat: Callable[[],
                 stop.send(signal.SIGKILL)
         if now >= next_beat:
             beat()
-            next_beat = now + BEAT
+            rest = min(2 * rest, BEAT)
+            next_beat = now + rest
         time.sleep(pause)
         pause = min(2 * pause, LATEST)
 
