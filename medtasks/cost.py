@@ -18,7 +18,7 @@ def write_if_asked() -> None:
         return
     from medtasks.files import write_json
 
-    cost: dict = {"peak_rss_bytes": _peak_rss()}
+    cost: dict = {"peak_rss_bytes": peak_rss()}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         peaks = {i: torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())}
@@ -29,7 +29,7 @@ def write_if_asked() -> None:
     write_json(path, cost)
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
     """Most memory that this process held, in bytes.
 
     Linux tells it for the program alone; ``getrusage`` also counts what made the process, before it became this one.

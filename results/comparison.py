@@ -14,6 +14,8 @@ from results.statistics import Differences, Estimate
 MEAN, POOLED = "mean", "pooled"
 """Names that stand for all tasks: as their mean, in which tasks weigh alike, and as one, in which items do."""
 
+SIGNIFICANT = 0.05
+
 CALIBRATION = ("ece", "brier")
 
 DIGITS = 10
@@ -60,6 +62,11 @@ def compare(runs: Sequence[Run], base: str, all_pairs: bool = False, allow: Coll
 def _rounded(row: dict) -> dict:
     """With :data:`DIGITS` of every number, so that another machine's last bits do not show."""
     return {name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in row.items()}
+
+
+def is_significant(row: dict) -> bool:
+    """Whether a difference is unlikely to be luck: p below :data:`SIGNIFICANT` after correction for all comparisons."""
+    return row["p_holm"] < SIGNIFICANT
 
 
 def _scopes(tasks: dict[str, PairedTask]) -> Iterator[tuple[str, list[str], list[float]]]:

@@ -50,6 +50,8 @@ def find(path: Path) -> Path:
     Raises:
         InputError: none is there, or several are.
     """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give what lm_eval --output_path wrote, or a study's run")
     if path.is_file():
         return path
     found = sorted(file for file in path.rglob("*.json") if re.fullmatch(r".+_\d{4}-\d\d-\d\dT.+", file.stem))
@@ -89,6 +91,12 @@ def model_args(results: dict) -> dict:
     if isinstance(given, dict):
         return given
     return dict(part.split("=", 1) for part in str(given).split(",") if "=" in part)
+
+
+def has_passages(results: dict) -> bool:
+    """Whether passages were added to the prompts, by our model ``rag``."""
+    config = results.get("config", {})
+    return config.get("model") == "rag" or "rag_index" in config
 
 
 def samples(file: Path) -> dict[str, Path]:

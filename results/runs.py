@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +53,6 @@ def read(path: str | Path, name: str | None = None, metric: str | None = None, f
         InputError: nothing is there, or it is damaged, cut off or of another version.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give what lm_eval --output_path wrote, or a study's run")
     if is_finished(path):
         found, tasks = harness_output.results(path / RESULTS), predictions(path)
         for task, n in _asked(found).items():
@@ -85,6 +84,20 @@ def _file(run: Path) -> Path:
 def _asked(results: dict) -> dict[str, int]:
     """Task -> how many items lm-eval says it asked (in versions that say it)."""
     return {task: n["effective"] for task, n in results.get("n-samples", {}).items() if "effective" in n}
+
+
+def read_all(
+    paths: Sequence[Path], names: Sequence[str] = (), metric: str | None = None, filter_name: str | None = None
+) -> list[Run]:
+    """Several runs (:func:`read`), called ``names`` or, if these are none, as their folders.
+
+    Raises:
+        InputError: another number of names, or a run that cannot be read.
+    """
+    names = names or [path.resolve().name if path.is_dir() else None for path in paths]
+    if len(names) != len(paths):
+        raise InputError(f"--names holds {len(names)} names, but there are {len(paths)} runs; give one for each")
+    return [read(path, name, metric, filter_name) for path, name in zip(paths, names, strict=True)]
 
 
 def collect(output: Path, run: Path) -> None:

@@ -8,10 +8,9 @@ import csv as csv_format
 import io
 import re
 
+from results.comparison import SIGNIFICANT, is_significant
 from results.rounding import p_value, percent
 from results.statistics import DRAWS, POWER
-
-SIGNIFICANT = 0.05
 
 Comparison = dict
 """What :func:`results.comparison.compare` returns."""
@@ -78,7 +77,7 @@ def _changes(row: dict) -> list[str]:
     calibration = ""
     if row["ece_difference"] is not None:
         calibration = _interval(row["ece_difference"], row["ece_low"], row["ece_high"], "+")
-    difference = _difference(row) + "*" * _is_significant(row)
+    difference = _difference(row) + "*" * is_significant(row)
     return [difference, p_value(row["p_holm"]), f"{row['fixed']}/{row['broken']}", detectable, calibration]
 
 
@@ -108,7 +107,7 @@ def markdown(comparison: Comparison) -> str:
 
 def _difference_and_p(row: dict) -> str:
     p = p_value(row["p_holm"])
-    return f"{_difference(row)} (p{p if p[0] == '<' else f'={p}'}){'*' * _is_significant(row)}"
+    return f"{_difference(row)} (p{p if p[0] == '<' else f'={p}'}){'*' * is_significant(row)}"
 
 
 def _against(row: dict, comparison: Comparison) -> str:
@@ -167,7 +166,7 @@ def latex(comparison: Comparison) -> str:
 def _latex_change(compared: list[dict], variant: str, base: str) -> str:
     row = next(row for row in compared if (row["variant"], row["base"]) == (variant, base))
     p = p_value(row["p_holm"])
-    shown = f"{_small(_difference(row))} ({p})" + "$^{*}$" * _is_significant(row)
+    shown = f"{_small(_difference(row))} ({p})" + "$^{*}$" * is_significant(row)
     return re.sub(r"(?<![\d,])-(?=\d)", "$-$", shown).replace("<", "$<$")
 
 
@@ -209,7 +208,3 @@ def _difference(row: dict) -> str:
 
 def _interval(value: float, low: float, high: float, sign: str = "") -> str:
     return f"{percent(value, sign)} [{percent(low, sign)}, {percent(high, sign)}]"
-
-
-def _is_significant(row: dict) -> bool:
-    return row["p_holm"] < SIGNIFICANT

@@ -2,14 +2,13 @@
 
 import json
 import math
-import resource
-import sys
 import time
 from pathlib import Path
 
 from transformers import TrainerCallback
 
 from medtasks import files
+from medtasks.cost import peak_rss
 from medtasks.errors import InputError
 from trainers.smoothing import smoothed
 
@@ -69,8 +68,7 @@ class CostMeter(TrainerCallback):
         if not state.is_world_process_zero:
             return
         now = time.monotonic()
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        name = "cpu"
+        memory, name = peak_rss(), "cpu"
         if self.device.type == "cuda":
             import torch
 

@@ -25,8 +25,6 @@ def read(path: str | Path) -> dict:
         InputError: nothing is there, several evaluations are, or the file is damaged.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give what lm_eval --output_path wrote, or a study's run")
     is_study_run = (path / runs.RESULTS).is_file()
     file = path / runs.RESULTS if is_study_run else harness_output.find(path)
     found = harness_output.results(file)
@@ -102,7 +100,7 @@ def _benchmark(name: str) -> str:
 
 def _other_prompts(results: dict) -> str | None:
     """In what the prompts of the whole run differ from the leaderboard's, if they do."""
-    if results["config"].get("model") == "rag" or "rag_index" in results["config"]:
+    if harness_output.has_passages(results):
         return "passages were added to the prompts"
     if results.get("chat_template"):
         return "a chat template was applied"

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue
+from results import harness_output
 from results.boards import leaderboard
 from results.cards.evidence import Evidence
-from results.comparison import MEAN
+from results.comparison import MEAN, SIGNIFICANT, is_significant
 from results.rounding import percent
 from results.runs import Run
 
-ALPHA = 0.05
 SUBSET = ", subset"
 """Ends the catalogue's description of a split of which only a part is asked."""
 
@@ -42,7 +42,7 @@ def headline(evidence: Evidence) -> str:
     if not (rows := evidence.differences(run)):
         return f"{text}."
     row = rows[-1]
-    verdict = f"{'' if _is_beyond_chance(row) else 'not '}beyond chance once corrected for the number of tests"
+    verdict = f"{'' if is_significant(row) else 'not '}beyond chance once corrected for the number of tests"
     return f"{text}; {percent(row['difference'], '+')} points [{_points(row)}] to its base, {verdict}."
 
 
@@ -109,8 +109,7 @@ def _of_task(task: str, items: int) -> list[str]:
 
 def uses_passages(run: Run) -> bool:
     """Whether passages were added to the prompts, so that the run says something of more than the adapter."""
-    config = run.results["config"]
-    return config.get("model") == "rag" or "rag_index" in config
+    return harness_output.has_passages(run.results)
 
 
 def benchmark_of(task: str) -> catalogue.Task | None:
@@ -158,20 +157,16 @@ def eval_results(evidence: Evidence) -> list:
 def reading(rows: Sequence[dict]) -> list[str]:
     """What the differences of one run to its base show and do not show, a sentence each; rows end with the mean's."""
     tasks = [row for row in rows if row["task"] != MEAN]
-    clear = [row for row in tasks if _is_beyond_chance(row)]
+    clear = [row for row in tasks if is_significant(row)]
     sentences = [
-        f"{word} than the base beyond chance (corrected p < {ALPHA}): {_named(found)}."
+        f"{word} than the base beyond chance (corrected p < {SIGNIFICANT}): {_named(found)}."
         for word, sign in (("Better", 1), ("Worse", -1))
         if (found := [row for row in clear if row["difference"] * sign > 0])
     ]
-    if unclear := [row for row in tasks if not _is_beyond_chance(row)]:
+    if unclear := [row for row in tasks if not is_significant(row)]:
         sentences.append(f"Not told apart from the base by these items, nor shown equal: {_named(unclear)}.")
     sentences += [_of_mean(row) for row in rows if row["task"] == MEAN]
     return sentences + _of_calibration(rows[-1]) + _of_power(tasks)
-
-
-def _is_beyond_chance(row: dict) -> bool:
-    return row["p_holm"] is not None and row["p_holm"] < ALPHA
 
 
 def _named(rows: Sequence[dict]) -> str:
@@ -179,7 +174,7 @@ def _named(rows: Sequence[dict]) -> str:
 
 
 def _of_mean(row: dict) -> str:
-    verdict = "beyond chance" if _is_beyond_chance(row) else "not beyond chance"
+    verdict = "beyond chance" if is_significant(row) else "not beyond chance"
     return (
         f"The mean over the tasks changes by {percent(row['difference'], '+')} points, {verdict} by the same measure."
     )

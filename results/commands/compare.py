@@ -13,6 +13,7 @@ from pathlib import Path
 from medtasks.errors import InputError
 from medtasks.files import write_json, write_text
 from results import comparison, runs, tables
+from results.commands import listed
 from results.runs import Run
 from results.studies import study
 
@@ -28,7 +29,7 @@ def compare(argv: list[str]) -> int:
     """
     args = _parser().parse_args(argv)
     read = _read(args)
-    compared = comparison.compare(read, args.base or read[0].name, args.all_pairs, _listed(args.allow))
+    compared = comparison.compare(read, args.base or read[0].name, args.all_pairs, listed(args.allow))
     if args.format == "json":
         print(json.dumps(compared, indent=2, ensure_ascii=False))
     else:
@@ -59,10 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
 def _read(args: argparse.Namespace) -> list[Run]:
     """The runs with the names and tasks that were asked for.
 
@@ -70,14 +67,10 @@ def _read(args: argparse.Namespace) -> list[Run]:
         InputError: fewer than two runs, another number of names, or a task that no run has.
     """
     folders = [folder for given in args.runs for folder in _expanded(Path(given).expanduser())]
-    names = _listed(args.names) or [folder.resolve().name if folder.is_dir() else None for folder in folders]
-    if len(names) != len(folders):
-        raise InputError(f"--names holds {len(names)} names, but there are {len(folders)} runs; give one for each")
     if len(folders) < 2:
         raise InputError(f"{folders[0]}: one run has nothing to be compared with; give two or more, or a study")
-    pairs = zip(folders, names, strict=True)
-    read = [runs.read(folder, name, args.metric, args.filter) for folder, name in pairs]
-    wanted, known = _listed(args.tasks), {task: None for run in read for task in run.tasks}
+    read = runs.read_all(folders, listed(args.names), args.metric, args.filter)
+    wanted, known = listed(args.tasks), {task: None for run in read for task in run.tasks}
     if unknown := [task for task in wanted if task not in known]:
         raise InputError(f"no run has the task '{unknown[0]}'; --tasks takes some of {', '.join(known)}")
     if not wanted:

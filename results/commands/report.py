@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medtasks.errors import InputError
 from medtasks.files import write_text
+from results.commands import listed
 
 ALL = "all"
 
@@ -33,7 +34,7 @@ def report(argv: list[str]) -> int:
 
     from results.page import evidence, figures, render
 
-    names, allow = _listed(args.names), _listed(args.allow)
+    names, allow = listed(args.names), listed(args.allow)
     found = evidence.gather(args.paths, args.base, names, allow, args.metric, args.filter)
     text, panels = render.report(found, items, texts=not args.no_questions)
     write_text(args.out, text)
@@ -44,10 +45,6 @@ def report(argv: list[str]) -> int:
             figures.write(chart, args.figures)
         print(f"figures   {args.figures} ({', '.join(chart.name for chart in charts)}: SVG, PNG, CSV)")
     return 0
-
-
-def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _items(given: str) -> int | None:

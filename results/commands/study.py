@@ -15,6 +15,7 @@ from medtasks.errors import InputError
 from medtasks.files import write_json, write_text
 from results import tables
 from results.boards import leaderboard
+from results.commands import listed
 from results.studies import dependencies, inputs, recipes, steps
 from results.studies import study as studies
 from results.studies.lock import locked
@@ -39,7 +40,7 @@ def study(argv: list[str]) -> int:
     else:
         definition = studies.load(args.study)
         out = args.out or Path("runs") / definition.name
-    only = [name for name in args.only.split(",") if name] if args.only else None
+    only = listed(args.only) if args.only else None
     if args.dry_run:
         from results.studies import dry_run
 

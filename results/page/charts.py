@@ -1,12 +1,12 @@
 """The figures that compare runs: differences to the base, subjects, what passages changed, cost and accuracy."""
 
-from results.comparison import MEAN
+from results.comparison import MEAN, is_significant
 from results.page.costs import Cost, Unit
 from results.page.evidence import Evidence
 from results.page.figures import INK, MANY, MUTED, RULE, WIDE, Chart, canvas, colour, marker
 from results.page.retrieval import Effect
 from results.page.subjects import Subject
-from results.page.words import holds, p_value, points
+from results.page.words import p_value, points
 
 BAND = "#eef1f4"
 ROW, TOP = 0.21, 0.75
@@ -69,13 +69,13 @@ def _interval(axes, y: int, row: dict, shade: str) -> None:
     low, high = row["low"], row["high"]
     if low is not None:
         axes.plot([100 * low, 100 * high], [y, y], color=shade, linewidth=1.4, solid_capstyle="butt")
-    face = shade if holds(row) else "white"
+    face = shade if is_significant(row) else "white"
     axes.plot(100 * row["difference"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=shade, zorder=3)
     interval = f"[{points(low)}, {points(high)}]" if low is not None else ""
     _beside(axes, y, 3.8, points(row["difference"]), ha="right", weight="bold")
     _beside(axes, y, 11.8, interval, ha="right")
-    p = f"Holm {p_value(row['p_holm'])}" if row["p_holm"] is not None else p_value(row["p"])
-    _beside(axes, y, 12.6, p, color=INK if holds(row) else MUTED)
+    p = f"Holm {p_value(row['p_holm'])}"
+    _beside(axes, y, 12.6, p, color=INK if is_significant(row) else MUTED)
 
 
 def _beside(axes, y: int, ems: float, text: str, **style) -> None:

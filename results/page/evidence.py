@@ -114,11 +114,7 @@ def gather(
         return _study(paths[0], base, allow)
     if len(paths) == 1:
         raise InputError(f"{paths[0]}: no {studies.FILE}, so not a study's folder; give one, or at least two runs")
-    names = names or [path.resolve().name if path.is_dir() else None for path in paths]
-    if len(names) != len(paths):
-        raise InputError(f"--names holds {len(names)} names, but there are {len(paths)} runs; give one for each")
-    pairs = zip(paths, names, strict=True)
-    found = [runs.read(path, name, metric, filter_name) for path, name in pairs]
+    found = runs.read_all(paths, names, metric, filter_name)
     base = base or found[0].name
     others = [run.name for run in found if run.name != base]
     return _compared(f"{' and '.join(others)} against {base}", found, base, allow)

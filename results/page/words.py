@@ -1,8 +1,8 @@
 """The answer in words, computed from the comparison: what is better, what is worse, and what could have been seen."""
 
 from results import rounding
+from results.comparison import is_significant
 from results.page.evidence import Evidence
-from results.tables import SIGNIFICANT
 
 NAMED = 6
 """Variants, and differences on single tasks, that a sentence names at most."""
@@ -34,12 +34,6 @@ def p_value(p: float | None) -> str:
     return f"p < {rounding.P_FLOOR}" if p < rounding.P_FLOOR else f"p = {rounding.p_value(p)}"
 
 
-def holds(row: dict) -> bool:
-    """Whether the difference is unlikely to be luck: p below 5% after correction for the number of comparisons."""
-    p = row["p_holm"] if row["p_holm"] is not None else row["p"]
-    return p is not None and p < SIGNIFICANT
-
-
 def answer(found: Evidence) -> list[str]:
     """The sentences that answer the study's question; every number is the comparison's."""
     estimate = found.estimate(found.base, found.overall)
@@ -49,9 +43,9 @@ def answer(found: Evidence) -> list[str]:
     rows = [found.difference(name, found.overall) for name in found.variants]
     if not rows:
         return sentences
-    better = [row for row in rows if holds(row) and row["difference"] > 0]
-    worse = [row for row in rows if holds(row) and row["difference"] < 0]
-    others = [row for row in rows if not holds(row)]
+    better = [row for row in rows if is_significant(row) and row["difference"] > 0]
+    worse = [row for row in rows if is_significant(row) and row["difference"] < 0]
+    others = [row for row in rows if not is_significant(row)]
     known = [f"{_each(kept, how)}: {_named(kept)}" for kept, how in ((better, "better"), (worse, "worse")) if kept]
     sentences.append(
         f"Of {_count(len(rows), 'variant')}, {'; '.join(known)}."
@@ -86,13 +80,13 @@ def _named(rows: list[dict]) -> str:
 
 
 def _row(row: dict) -> str:
-    p = f"Holm {p_value(row['p_holm'])}" if row["p_holm"] is not None else p_value(row["p"])
+    p = f"Holm {p_value(row['p_holm'])}"
     return f"{row['variant']} by {points(row['difference'])} points [{points(row['low'])}, {points(row['high'])}] ({p})"
 
 
 def _by_task(found: Evidence) -> str:
     rows = [found.difference(name, task) for name in found.variants for task in found.tasks]
-    kept = [row for row in rows if holds(row)]
+    kept = [row for row in rows if is_significant(row)]
     if not kept:
         return f"None of the {len(rows)} differences on single tasks is beyond chance."
     largest = sorted(kept, key=lambda row: -abs(row["difference"]))[:NAMED]
