@@ -60,8 +60,12 @@ def load_tokenizer(model_args):
         return AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
 
 
-def load_base(model_args):
+def load_base(model_args, attention: str | None = None, dequantizes: bool = False):
     """The base model in ``dtype``, or in 4 or 8 bits where the recipe asks for them.
+
+    Args:
+        attention: instead of the recipe's ``attn_implementation``.
+        dequantizes: whether 4-bit weights are held dequantized; they keep the values that 4 bits give them.
 
     Raises:
         InputError: its files are missing or damaged, or bitsandbytes is not there.
@@ -70,6 +74,10 @@ def load_base(model_args):
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM
     from trl import get_quantization_config
+
+    from trainers.acceleration import attention as packed_attention
+
+    packed_attention.register()
 
     quantization = get_quantization_config(model_args)
     where = {}
@@ -80,7 +88,7 @@ def load_base(model_args):
             model_args.model_name_or_path,
             revision=model_args.model_revision,
             dtype="auto" if model_args.dtype == "auto" else getattr(torch, model_args.dtype),
-            attn_implementation=model_args.attn_implementation,
+            attn_implementation=attention or model_args.attn_implementation,
             quantization_config=quantization,
             **where,
         )
@@ -89,6 +97,14 @@ def load_base(model_args):
         # gradient after that is wrong
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    return plain(model) if dequantizes else model
+
+
+def plain(model):
+    """``model`` with its quantized weights dequantized; to PEFT and TRL, a model that never was quantized."""
+    model = model.dequantize()
+    for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
+        setattr(model, flag, False)
     return model
 
 

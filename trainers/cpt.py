@@ -8,6 +8,7 @@ run. On a machine without GPU: `accelerate launch --cpu`, or plain `python -m tr
 
 from medtasks.errors import InputError
 from trainers import data, recipe, stage
+from trainers.acceleration import AccelerationArguments
 from trainers.run_folder import RunArguments
 
 
@@ -25,12 +26,12 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
     """
     from trl import ModelConfig, SFTConfig
 
-    kinds = (ModelConfig, SFTConfig, RunArguments, data.CPTDataArguments)
-    (model, training, run, corpora), config = recipe.parse(kinds, argv, __doc__, overrides)
+    kinds = (ModelConfig, SFTConfig, RunArguments, AccelerationArguments, data.CPTDataArguments)
+    (model, training, run, fast, corpora), config = recipe.parse(kinds, argv, __doc__, overrides)
     out = stage.settle(training, model)
     if not training.packing or training.packing_strategy == "bfd":
         raise InputError("long passages would be cut off; say 'packing: true' and 'packing_strategy: bfd_split'")
-    return stage.Stage("cpt", out, data.cpt_examples(corpora), run, training, model, config)
+    return stage.Stage("cpt", out, data.cpt_examples(corpora), run, training, model, fast, config)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ run. On a machine without GPU: `accelerate launch --cpu`, or plain `python -m tr
 
 from medtasks.errors import InputError
 from trainers import adapter, data, recipe, stage
+from trainers.acceleration import AccelerationArguments
 from trainers.run_folder import RunArguments
 
 
@@ -25,8 +26,8 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
     """
     from trl import ModelConfig, SFTConfig
 
-    kinds = (ModelConfig, SFTConfig, RunArguments, data.SFTDataArguments)
-    (model, training, run, sources), config = recipe.parse(kinds, argv, __doc__, overrides)
+    kinds = (ModelConfig, SFTConfig, RunArguments, AccelerationArguments, data.SFTDataArguments)
+    (model, training, run, fast, sources), config = recipe.parse(kinds, argv, __doc__, overrides)
     out = stage.settle(training, model)
     tokenizer = adapter.load_tokenizer(model)
     if sources.chat and tokenizer.chat_template is None:
@@ -35,7 +36,7 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
         raise InputError("packing_strategy: wrapped would part answers from their questions; say 'bfd'")
     examples = data.sft_examples(sources, training.seed)
     examples = data.drop_too_long(examples, tokenizer, training.max_length)
-    return stage.Stage("sft", out, examples, run, training, model, config)
+    return stage.Stage("sft", out, examples, run, training, model, fast, config)
 
 
 if __name__ == "__main__":

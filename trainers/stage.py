@@ -1,5 +1,6 @@
 """One stage of training, SFT or CPT: build the trainer, train or resume, save. They differ in their data alone."""
 
+import copy
 import gc
 import os
 import shutil
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import adapter, run_folder
+from trainers import acceleration, adapter, batches, run_folder
+from trainers.acceleration import AccelerationArguments
 from trainers.data import Examples
 from trainers.run_folder import RunArguments
 
@@ -44,6 +46,7 @@ class Stage:
     run: RunArguments
     training: "SFTConfig"
     model: "ModelConfig"
+    acceleration: AccelerationArguments
     config: dict
     """What recipe and command line set (:func:`trainers.recipe.parse`)."""
 
@@ -67,7 +70,8 @@ def settle(training, model) -> Path:
     out = Path(training.output_dir)
     training.output_dir = str(out / run_folder.CHECKPOINTS)
     training.logging_nan_inf_filter = False  # it hides what DivergenceGuard looks for
-    training.include_num_input_tokens_seen = "all" if training.packing else "non_padding"
+    training.include_num_input_tokens_seen = "all"
+    training.train_sampling_strategy = "sequential"  # the rows come in the order of training
     if training.ddp_find_unused_parameters is None:
         training.ddp_find_unused_parameters = False  # every adapter weight takes part in every forward
     return out
@@ -144,36 +148,60 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
 
 
 def _build(stage: Stage):
-    """TRL's trainer over the stage's examples, its adapter in float32."""
+    """TRL's trainer over the stage's examples, packed in the order of training, its adapter in float32."""
     from datasets import Dataset
-    from trl import SFTTrainer, get_peft_config
+    from trl import get_peft_config
 
     from trainers import report
+    from trainers.trainer import PackedTrainer
 
     started = time.monotonic()
-    if stage.training.device.type == "cpu":
-        _score_labelled_positions_alone()
-    model = adapter.load_base(stage.model)
+    training = stage.training
+    tokenizer = adapter.load_tokenizer(stage.model)
+    packed = _pack(stage, tokenizer)
+    shards = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
+    chosen = acceleration.decide(stage.acceleration, training, stage.model, packed, shards=shards)
+    model = adapter.load_base(stage.model, chosen.attention, chosen.dequantizes)
     if stage.run.adapter is not None:
         model = adapter.continue_adapter(model, stage.run.adapter)
+    arguments = copy.copy(training)
+    arguments.num_train_epochs, arguments.packing, arguments.max_length = 1, False, None
+    arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     try:
-        trainer = SFTTrainer(
+        trainer = PackedTrainer(
             model=model,
-            args=stage.training,
-            train_dataset=Dataset.from_list(stage.examples.rows),
-            processing_class=adapter.load_tokenizer(stage.model),
+            args=arguments,
+            train_dataset=Dataset.from_list(packed.rows),
+            processing_class=tokenizer,
             peft_config=None if stage.run.adapter else get_peft_config(stage.model),
             callbacks=[
                 report.DivergenceGuard(),
                 report.LogAtCheckpoint(),
-                report.CostMeter(stage.out / "cost.json", started, stage.training.device),
+                report.CostMeter(stage.out / "cost.json", started, training.device),
             ],
         )
     except ValueError as error:
         raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
     if not trainer.is_fsdp_enabled:  # FSDP shards one dtype, and keeps its own float32 copies
         adapter.train_in_float32(trainer.model)
+    trainer.epochs = packed.epochs
+    acceleration.apply(chosen, trainer)
     return trainer
+
+
+def _pack(stage: Stage, tokenizer) -> batches.Packed:
+    """The stage's examples in the order of training."""
+    training = stage.training
+    at_once = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    return batches.pack(
+        stage.examples.epoch,
+        tokenizer,
+        epochs=training.num_train_epochs,
+        seed=training.seed,
+        most_rows=training.max_steps * at_once if training.max_steps > 0 else None,
+        max_length=training.max_length,
+        strategy=training.packing_strategy if training.packing else None,
+    )
 
 
 def _publish(stage: Stage, run: dict) -> None:
@@ -196,7 +224,7 @@ def _publish(stage: Stage, run: dict) -> None:
     report.write_loss(history, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
     _merge_if_asked(stage)
     counts = {"counts": stage.examples.counts, "sources": stage.examples.taken, "from": sources.kinds()}
-    training = {"steps": state["global_step"], "epochs": state["epoch"], "seed": stage.training.seed}
+    training = {"steps": state["global_step"], "epochs": history[-1]["epoch"], "seed": stage.training.seed}
     loss = {"final_loss": history[-1]["loss"], "first_loss": history[0]["loss"]}
     files.write_json(out / run_folder.FINISHED, about | training | loss | {"data": counts})
 
@@ -205,16 +233,6 @@ def _merge_if_asked(stage: Stage) -> None:
     merged = stage.out / "merged"
     if stage.run.merge and not merged.is_dir():
         adapter.merge(stage.model, stage.out / "adapter", merged)
-
-
-def _score_labelled_positions_alone() -> None:
-    """Spare the CPU the vocabulary's scores at positions that have no label, half of the time of a letter's SFT.
-
-    TRL 1.16 scores every position where there is no Triton, since Neuron compiles anew for each shape. A CPU does not.
-    """
-    from trl.trainer import utils
-
-    utils._use_triton = lambda device: True
 
 
 def _use_all_cores(training) -> None:

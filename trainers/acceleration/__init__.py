@@ -1,0 +1,138 @@
+"""Training at the speed of the hardware: what is fused, compiled and captured, and when it pays.
+
+On a GPU with small models the processor that launches kernels is the bottleneck, not the GPU: plain QLoRA of a 1.5B
+model leaves an H100 idle for half of the time. So LoRA is computed in one operation (:mod:`.lora`), the head scores
+labelled tokens alone and differentiates on the way (:mod:`.loss`), layers are compiled (elementwise work in few
+kernels), and forward and backward of all layers are captured once and replayed (:mod:`.graphs`). Each gives what it
+replaces gives, to rounding.
+"""
+
+from dataclasses import dataclass, field
+
+from medtasks.errors import InputError
+from trainers.acceleration import attention
+
+COMPILES_FROM = 500_000
+"""Tokens of a run from which compiling (about 20 s on an H100) is made up for."""
+
+
+@dataclass
+class AccelerationArguments:
+    """How training is made fast; none of it changes what is learned beyond rounding."""
+
+    _argument_group_name = "acceleration"
+
+    fused: bool = field(
+        default=True,
+        metadata={"help": "Compute a linear map with its LoRA in one operation, where lora_dropout is 0."},
+    )
+    dequantize_base: bool = field(
+        default=False,
+        metadata={
+            "help": "Hold the 4-bit base's weights dequantized in `dtype`: the same numbers as in 4-bit training, "
+            "without dequantizing at every product, for 1.5 bytes more a weight."
+        },
+    )
+    compile_layers: bool | None = field(
+        default=None,
+        metadata={"help": "Compile the model's layers; left out, on a GPU and where the run is long enough to pay."},
+    )
+    cuda_graph: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Capture forward and backward of all layers once and replay them; left out, where layers are "
+            "compiled, on one GPU, without dropout and gradient checkpointing."
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What was decided for one run."""
+
+    attention: str | None = None
+    """``attn_implementation``; None leaves it to transformers."""
+    dequantizes: bool = False
+    fuses: bool = False
+    compiles: bool = False
+    captures: bool = False
+    tokens: int = 0
+    """Tokens of every micro-batch where its shape must not change, else 0."""
+    documents: int = 0
+    """Boundaries of documents in it."""
+
+
+def decide(args: AccelerationArguments, training, model, packed, *, shards: bool) -> Acceleration:
+    """What pays and is possible for the run of ``packed`` rows (:class:`trainers.batches.Packed`).
+
+    Args:
+        training: SFTConfig.
+        model: ModelConfig.
+        shards: whether FSDP parts the weights.
+
+    Raises:
+        InputError: a key asks for what this run cannot do.
+    """
+    on_gpu = training.device.type == "cuda"
+    if args.dequantize_base and not model.load_in_4bit:
+        raise InputError("dequantize_base: the base is not in 4 bits; take the key out, or say 'load_in_4bit: true'")
+    if args.dequantize_base and shards:
+        raise InputError("dequantize_base does not go together with FSDP; take one of them out")
+    compiles = args.compile_layers
+    if compiles is None:
+        compiles = on_gpu and packed.tokens >= COMPILES_FROM and not shards
+    obstacle = _obstacle_to_capture(args, training, model, on_gpu=on_gpu, compiles=compiles, shards=shards)
+    if args.cuda_graph and obstacle:
+        raise InputError(f"cuda_graph: {obstacle}; take the key out")
+    captures = not obstacle if args.cuda_graph is None else args.cuda_graph
+    rows = training.per_device_train_batch_size
+    longest = max(len(row["input_ids"]) for row in packed.rows)
+    is_static = (compiles or captures) and on_gpu
+    return Acceleration(
+        attention=model.attn_implementation or (attention.NAME if on_gpu else None),
+        dequantizes=args.dequantize_base,
+        fuses=args.fused and not model.lora_dropout and not shards,
+        compiles=compiles,
+        captures=captures,
+        tokens=rows * longest if is_static else 0,
+        documents=packed.most_documents(rows) + rows if is_static else 0,
+    )
+
+
+def _obstacle_to_capture(args, training, model, *, on_gpu: bool, compiles: bool, shards: bool) -> str | None:
+    """Why forward and backward cannot be captured, or None."""
+    if not on_gpu:
+        return "there is no GPU"
+    if shards or training.world_size > 1:
+        return "several GPUs speak with each other in between"
+    if model.lora_dropout:
+        return "lora_dropout draws other numbers each time"
+    if training.gradient_checkpointing:
+        return "gradient_checkpointing computes activations again"
+    return None if compiles else "layers are not compiled (compile_layers)"
+
+
+def apply(chosen: Acceleration, trainer) -> None:
+    """Put what was chosen into ``trainer`` (:class:`trainers.trainer.PackedTrainer`), model and all."""
+    import torch
+
+    from trainers.acceleration import graphs, lora, loss
+    from trainers.batches import Collator
+
+    causal = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
+    training = trainer.args
+    longest = chosen.tokens // training.per_device_train_batch_size
+    filling = causal.config.get_text_config().pad_token_id
+    trainer.data_collator = Collator(filling, chosen.tokens, chosen.documents, longest)
+    if chosen.fuses:
+        lora.fuse(trainer.model)
+    if chosen.compiles:
+        for layer in getattr(causal.base_model, "layers", ()):
+            layer.compile(dynamic=False if chosen.tokens else None)
+    graphed = None
+    if chosen.captures:
+        dtype = torch.bfloat16 if training.bf16 else torch.float16
+        graphed = graphs.GraphedBackbone(causal.base_model, dtype, training.gradient_accumulation_steps > 1)
+    if loss.has_plain_head(causal):
+        loss.add_head(causal, graphed)
+        trainer.own_head = True
