@@ -9,6 +9,8 @@ from medtasks.errors import InputError
 from trainers import data
 from trainers.data import CPTDataArguments, SFTDataArguments
 
+pytestmark = pytest.mark.usefixtures("held_out_once")
+
 
 def sft(*sources, **changes):
     return data.sft_examples(SFTDataArguments(list(sources), **({"decontaminate": False} | changes)), seed=1)

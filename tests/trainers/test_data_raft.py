@@ -11,6 +11,8 @@ from trainers.data import SFTDataArguments
 
 N = 60
 
+pytestmark = pytest.mark.usefixtures("held_out_once")
+
 
 def passage(number: int, rank: int = 0) -> dict:
     return {"title": f"Title {number}", "text": f"Passage {rank} of item {number}."}

@@ -14,7 +14,8 @@ LEANS_ON_OTHERS = re.compile(
     r"""^(?:this|that|these|those|it|its|they|their|them|he|she|his|her|we|our|you|your|i|my|such|so|thus|hence|therefore
     |however|moreover|furthermore|additionally|also|instead|likewise|similarly|otherwise|nevertheless|nonetheless|but|and
     |or|nor|yet|then|here|there|both|either|neither|another|others?|one|some|each|again|finally|first|second|third|next
-    |last|will|can|may|is|are|has|have|do|does|remove|although|though|while|whereas|unlike|like|even|not|what|why|how|when|where|who|which|recall|note|remember|figure
+    |last|will|can|may|is|are|has|have|do|does|remove|ensure|avoid|use|take|make|keep|monitor
+    |assess|administer|encourage|instruct|advise|teach|although|though|while|whereas|unlike|like|even|not|what|why|how|when|where|who|which|recall|note|remember|figure
     |table|let|consider|imagine|think|see|look|for\s(?:example|instance|this|these)|as\s(?:a\sresult|such|with|mentioned
     |noted|you|we)|by\scontrast|on\sthe\sother|because\sof\sth|(?:in|at|to|among|with|after|during|of)\sth(?:is|ese|ose|at)
     |in\s(?:addition|contrast|fact|turn|other|such)|at\sthe\ssame|to\sdo|more\s(?:specifically|generally|importantly)
@@ -40,7 +41,7 @@ VERB = re.compile(
     r"|describes?|develops?|carries|carry|controls?|gives?|remains?|plays?|takes?|comes?|serves?|varies|vary|covers?"
     r"|supports?|connects?|enters?|receives?|responds?|regulates?|stimulates?|inhibits?|breaks?|moves?|needs?)\b"
 )
-RELATIVE = re.compile(r"\b(?:which|who|whose|that|where|if|when|because|while)\b")
+RELATIVE = re.compile(r"\b(?:which|who|whose|that|where|if|when|while)\b")
 """What begins a clause that has a verb for itself."""
 
 LEAST, MOST = 7, 40
@@ -92,7 +93,7 @@ def stands_alone(sentence: str) -> bool:
     )
 
 
-SMALL = re.compile(r"(?:the|an?|in|at|on|by|for|with|most|many|people|sometimes|health|[a-z]+(?:ing|ly))$")
+SMALL = re.compile(r"(?:the|an?|in|at|on|by|for|with|most|many|people|sometimes|health|older|[a-z]+(?:ing|ly))$")
 """First words that are no names, whether or not the text has them elsewhere."""
 
 
