@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 
 from medtasks import sources
@@ -25,18 +26,32 @@ def read(corpus: str) -> Iterator[dict]:
             A row needs ``text``, or MedRAG's ``content`` (Xiong et al. 2024, arXiv:2402.13178); ``id`` and
             ``title`` are taken where present.
 
+    Ids are made unique: of passages that share one, the second becomes ``ID~2``, the third ``ID~3`` (in MedQuAD, the
+    answers of a document about several diseases do).
+
     Raises:
-        InputError: no such corpus, a line that is not JSON, a row without text, or an id that comes twice.
+        InputError: no such corpus, a line that is not JSON, a row without text, or a passage that comes twice: id,
+            title and text.
     """
     seen: set[str] = set()
+    contents: set[int] = set()
     for place, row in _rows(corpus):
         passage = _passage(row, place)
-        if passage["id"] in seen:
-            raise InputError(f"{place}: the id '{passage['id']}' comes twice; ids must be unique")
+        content = hash((passage["id"], passage["title"], passage["text"]))
+        if content in contents:
+            raise InputError(f"{place}: the passage '{passage['id']}' comes twice; take one of them out")
+        contents.add(content)
+        passage["id"] = _unique(passage["id"], seen)
         seen.add(passage["id"])
         yield passage
     if not seen:
         raise InputError(f"{corpus}: the corpus is empty")
+
+
+def _unique(identity: str, taken: set[str]) -> str:
+    """``identity``, or the first of ``identity~2``, ``identity~3`` and so on that is not among the ``taken`` ones."""
+    names = chain([identity], (f"{identity}~{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _rows(corpus: str) -> Iterator[tuple[str, dict]]:

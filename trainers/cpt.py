@@ -31,7 +31,9 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
     out = stage.settle(training, model)
     if not training.packing or training.packing_strategy == "bfd":
         raise InputError("long passages would be cut off; say 'packing: true' and 'packing_strategy: bfd_split'")
-    return stage.Stage("cpt", out, data.cpt_examples(corpora), run, training, model, fast, config)
+    examples = data.cpt_examples(corpora, training.seed)
+    examples, dev = data.hold_out(examples, corpora.dev_share, training.seed)
+    return stage.Stage("cpt", out, examples, run, training, model, fast, config, dev)
 
 
 if __name__ == "__main__":

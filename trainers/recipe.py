@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 import os
 import sys
 import warnings
@@ -109,7 +110,7 @@ def parse(dataclass_types, argv: list[str], doc: str, overrides: dict | None = N
         recipe = read(Path(place))
     overrides = overrides or {}
     if foreign := [key for key in overrides if key not in defaults and key != "env"]:
-        raise InputError(f"'{foreign[0]}' is no key of {place}{_did_you_mean(foreign[0], defaults)}")
+        raise InputError(f"'{foreign[0]}' is no key of {place}{did_you_mean(foreign[0], defaults)}")
     recipe |= overrides
     environment = recipe.pop("env", None) or {}
     if not isinstance(environment, dict):
@@ -117,14 +118,14 @@ def parse(dataclass_types, argv: list[str], doc: str, overrides: dict | None = N
     os.environ.update({name: str(value) for name, value in environment.items()})
     for key in recipe:
         if key not in defaults:
-            raise InputError(f"{place}: unknown key '{key}'{_did_you_mean(key, defaults)}; --help lists all keys")
+            raise InputError(f"{place}: unknown key '{key}'{did_you_mean(key, defaults)}; --help lists all keys")
     try:
         parser.set_defaults_with_config(
             **{action.dest: _typed(action, recipe[action.dest]) for action in parser._actions if action.dest in recipe}
         )
         namespace, unknown = parser.parse_known_args(rest)
         if unknown:
-            raise InputError(f"unknown argument '{unknown[0]}'{_did_you_mean(unknown[0].lstrip('-'), defaults)}")
+            raise InputError(f"unknown argument '{unknown[0]}'{did_you_mean(unknown[0].lstrip('-'), defaults)}")
         instances = parser.parse_args_into_dataclasses(rest, look_for_args_file=False)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
@@ -134,12 +135,13 @@ def parse(dataclass_types, argv: list[str], doc: str, overrides: dict | None = N
 
 
 def _typed(action: argparse.Action, value):
-    """A YAML value as the parser would read it from the command line, so that its type is checked there."""
-    if value is None or isinstance(value, dict):
+    """A YAML value as the parser would read it from the command line, so that its type is checked there; a mapping in a
+    list as JSON."""
+    if value is None or (isinstance(value, dict) and action.nargs != "+"):
         return value
     if action.nargs == "+":
         values = value if isinstance(value, list) else [value]
-        return [action.type(item) for item in values]
+        return [json.dumps(item, sort_keys=True) if isinstance(item, dict) else action.type(item) for item in values]
     if isinstance(value, list):
         if action.type in (int, float) or isinstance(action.default, bool):
             raise InputError(f"argument --{action.dest}: one value expected, not a list")
@@ -149,7 +151,8 @@ def _typed(action: argparse.Action, value):
     return value if action.type is str else str(value)
 
 
-def _did_you_mean(word: str, known) -> str:
+def did_you_mean(word: str, known) -> str:
+    """' (did you mean ...?)' for a word that is close to a known one, else nothing."""
     close = difflib.get_close_matches(word, known, 1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 

@@ -11,7 +11,8 @@ from medtasks import files
 from medtasks.errors import InputError
 
 RUN, FINISHED, CHECKPOINTS, LOCK = "run.json", "training.json", "checkpoints", ".lock"
-OURS = (FINISHED, "adapter", "merged", CHECKPOINTS, "loss.json", "loss.png", "cost.json", RUN)
+DATA, DROPPED = "data.json", "dropped.jsonl"
+OURS = (FINISHED, "adapter", "merged", CHECKPOINTS, "loss.json", "loss.png", "cost.json", DATA, DROPPED, RUN)
 """What a run leaves, in the order in which it may be removed."""
 
 INERT = {

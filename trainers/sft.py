@@ -6,6 +6,8 @@ Writes adapter/, loss.json, loss.png, cost.json and training.json into output_di
 run. On a machine without GPU: `accelerate launch --cpu`, or plain `python -m trainers.sft`.
 """
 
+import math
+
 from medtasks.errors import InputError
 from trainers import adapter, data, recipe, stage
 from trainers.acceleration import AccelerationArguments
@@ -34,9 +36,12 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
         raise InputError(f"{model.model_name_or_path} has no chat template; set 'chat: false'")
     if training.packing and training.packing_strategy == "wrapped":
         raise InputError("packing_strategy: wrapped would part answers from their questions; say 'bfd'")
-    examples = data.sft_examples(sources, training.seed)
-    examples = data.drop_too_long(examples, tokenizer, training.max_length)
-    return stage.Stage("sft", out, examples, run, training, model, fast, config)
+    dev = data.dev_examples(sources, training.seed)
+    examples = data.sft_examples(sources, training.seed, dev)
+    epochs = math.ceil(training.num_train_epochs) if training.max_steps <= 0 else 1
+    examples = data.drop_too_long(examples, tokenizer, training.max_length, epochs)
+    dev = dev and data.drop_too_long(dev, tokenizer, training.max_length)
+    return stage.Stage("sft", out, examples, run, training, model, fast, config, dev)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import acceleration, adapter, batches, run_folder
+from trainers import acceleration, adapter, batches, data, run_folder
 from trainers.acceleration import AccelerationArguments
 from trainers.data import Examples
 from trainers.run_folder import RunArguments
@@ -49,6 +49,8 @@ class Stage:
     acceleration: AccelerationArguments
     config: dict
     """What recipe and command line set (:func:`trainers.recipe.parse`)."""
+    dev: Examples | None = None
+    """What is held out, to be looked at while training."""
 
 
 def settle(training, model) -> Path:
@@ -80,8 +82,9 @@ def settle(training, model) -> Path:
 def train(stage: Stage) -> None:
     """Train ``stage`` into ``stage.out``, or go on from where an earlier attempt stopped.
 
-    Leaves ``adapter/``, ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``cost.json``, ``run.json`` and, last
-    of all, ``training.json``. Every process of a distributed run calls this; the first one writes.
+    Leaves ``adapter/``, ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``cost.json``, ``data.json``,
+    ``dropped.jsonl``, ``run.json`` and, last of all, ``training.json``. Every process of a distributed run calls
+    this; the first one writes.
 
     Raises:
         InputError: the folder belongs to another run, files cannot be loaded, or the loss is no longer finite.
@@ -133,6 +136,7 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
     trainer = _build(stage)
     if PartialState().is_main_process:
         run_folder.begin(stage.out, run)
+        _write_data(stage)
     try:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except torch.OutOfMemoryError as error:
@@ -145,6 +149,13 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _write_data(stage: Stage) -> None:
+    """Write what is learned from as ``data.json``, and what is not as ``dropped.jsonl``: places, never texts."""
+    about = data.summary(stage.examples, adapter.load_tokenizer(stage.model), stage.training.max_length)
+    files.write_json(stage.out / run_folder.DATA, about)
+    files.write_jsonl(stage.out / run_folder.DROPPED, stage.examples.dropped)
 
 
 def _build(stage: Stage):

@@ -14,6 +14,12 @@ DROPPED = {
     "duplicates": "repeat another",
     "contaminated": "hold a test question of a benchmark",
     "too_long": "are longer than `max_length`",
+    "faulty": "cannot be read",
+    "held_out": "are held out",
+    "needs_its_options": "cannot be asked without their options",
+    "no_passages": "have no retrieved passages",
+    "personal_data": "hold personal data",
+    "not_drawn": "were not drawn",
 }
 PAPERS = {
     "GBaker/MedQA-USMLE-4-options": "MedQA (Jin et al. 2021, arXiv:2009.13081)",

@@ -10,7 +10,7 @@ from medtasks import benchmarks, catalogue, models
 from medtasks.errors import InputError
 from results.boards import hub
 from trainers import run_folder
-from trainers.data import split_cap
+from trainers.data import mixture
 
 TRAIN_SPLITS = {
     benchmarks.MEDQA: "train",
@@ -179,16 +179,18 @@ def _json(file: Path) -> dict:
 
 
 def _source(name: str, rows: int | None, origin: str | None) -> Source:
-    source, _ = split_cap(name)
+    named = mixture.parse(name)
+    source, name = named.source, str(named) if named.given.startswith("{") else name
     if source in benchmarks.BENCHMARKS:
         if origin == "sample":
             return Source(name, None, "bundled sample, written for medadapt", rows, "MIT")
         dataset = _dataset(source)
-        return Source(name, dataset, TRAIN_SPLITS[dataset], rows, catalogue.abouts()[source].licence)
+        split = TRAIN_SPLITS[dataset] if named.split == "train" else named.split
+        return Source(name, dataset, split, rows, catalogue.abouts()[source].licence)
     if source == "sample":
         return Source(name, None, "bundled sample, written for medadapt", rows, "MIT")
     if re.fullmatch(rf"{hub.ID}(/[\w.-]+)?", source) and not source.endswith((".jsonl", ".gz")):
-        return Source(name, "/".join(source.split("/")[:2]), "train", rows, "see the dataset")
+        return Source(name, "/".join(source.split("/")[:2]), named.split, rows, "see the dataset")
     return Source(Path(name).name, None, "a file", rows, "not recorded; ask who made the file")
 
 

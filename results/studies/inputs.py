@@ -1,6 +1,7 @@
 """Which data and task files a step reads, and in which version: contents of folders and files, commits of the Hub."""
 
 import functools
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -150,13 +151,22 @@ def training(study: Study, planned: Training) -> dict[str, str]:
                 found[f"recipe.{stage}.{name}"] = str(value)
         source = recipes.source_in(recipe, source)
         with recipes.reading_from(source):
-            for name, _ in recipes.learned_from(stage, recipe):
-                found |= _learned(stage, name)
+            for learned in (*recipes.learned_from(stage, recipe), *recipes.looked_at(recipe)):
+                found |= _learned(stage, learned.source)
             if recipe.get("decontaminate", True):
                 found |= held_out()
+        for name in ("passages", "snippets"):
+            if file := _raft(recipe).get(name):
+                found[f"data.{Path(file).name}"] = _folder(Path(file).expanduser())
         if recipe.get("adapter"):
             found["adapter"] = _folder(Path(str(recipe["adapter"])).expanduser())
     return found
+
+
+def _raft(recipe: dict) -> dict:
+    """The recipe's mapping of retrieved passages (:mod:`trainers.data.raft`); {} where it has none."""
+    given = recipe.get("raft") or {}
+    return json.loads(given) if isinstance(given, str) else given
 
 
 def _learned(stage: str, name: str) -> dict[str, str]:

@@ -1,12 +1,17 @@
 """The recipes that a study's trainings follow: each stage's keys as its trainer will see them."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from medtasks import sources
 from medtasks.errors import InputError
 from results.studies.study import Training
+
+if TYPE_CHECKING:
+    from trainers.data.mixture import Source
 
 DATA_KEYS = {"sft": "sources", "cpt": "corpus"}
 """stage -> the recipe key that lists what it learns from."""
@@ -34,12 +39,29 @@ def stages(training: Training) -> dict[str, dict]:
     return found
 
 
-def learned_from(stage: str, recipe: dict) -> list[tuple[str, int | None]]:
-    """What a stage learns from: (source, how many rows at most)."""
-    from trainers.data import split_cap
+def learned_from(stage: str, recipe: dict) -> "list[Source]":
+    """What a stage learns from.
 
-    named = recipe.get(DATA_KEYS[stage]) or []
-    return [split_cap(str(name)) for name in (named if isinstance(named, list) else [named])]
+    Raises:
+        InputError: an entry is none.
+    """
+    return _sources(recipe.get(DATA_KEYS[stage]))
+
+
+def looked_at(recipe: dict) -> "list[Source]":
+    """What a stage holds out, to be measured on while it trains.
+
+    Raises:
+        InputError: an entry is none.
+    """
+    return _sources(recipe.get("dev_sources"))
+
+
+def _sources(named) -> "list[Source]":
+    from trainers.data import mixture
+
+    entries = named if isinstance(named, list) else [named] if named else []
+    return [mixture.parse(json.dumps(entry) if isinstance(entry, dict) else str(entry)) for entry in entries]
 
 
 def source_in(recipe: dict, given: str | None) -> str | None:

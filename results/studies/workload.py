@@ -161,15 +161,15 @@ def _stage(stage: str, recipe: dict, processes: int) -> Stage:
 def _examples(stage: str, recipe: dict) -> tuple[int, float | None]:
     """How many examples a stage learns from, and their mean tokens (None if a source cannot be measured)."""
     total, tokens = 0, 0.0
-    for name, cap in recipes.learned_from(stage, recipe):
-        if stage == "sft" and name in benchmarks.BENCHMARKS:
-            rows, mean = prompts(name, "train")
+    for learned in recipes.learned_from(stage, recipe):
+        if stage == "sft" and learned.source in benchmarks.BENCHMARKS:
+            rows, mean = prompts(learned.source, learned.split)
         else:
-            rows, characters = text_size(name)
+            rows, characters = text_size(learned.source)
             mean = characters / rows / CHARACTERS if rows else None
         if mean is None:
             return 0, None
-        rows = min(rows, cap) if cap is not None else rows
+        rows = round((min(rows, learned.take) if learned.take is not None else rows) * learned.weight)
         total, tokens = total + rows, tokens + rows * mean
     return total, tokens / total if total else None
 

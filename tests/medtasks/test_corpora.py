@@ -29,7 +29,7 @@ def test_reads_jsonl_gzip_and_medrag_rows(tmp_path):
     ("rows", "message"),
     [
         ([{"id": "a", "text": "one"}, {"id": "b", "text": " "}], r"c\.jsonl:2: no text"),
-        ([{"id": "a", "text": "one"}, {"id": "a", "text": "two"}], r"c\.jsonl:2: the id 'a' comes twice"),
+        ([{"id": "a", "text": "one"}, {"id": "a", "text": "one"}], r"c\.jsonl:2: the passage 'a' comes twice"),
         ([{"id": "a", "text": "one"}, "{broken"], r"c\.jsonl:2: not a JSON object"),
         (["[1, 2]"], r"c\.jsonl:1: not a JSON object"),
         ([], "the corpus is empty"),
@@ -38,6 +38,19 @@ def test_reads_jsonl_gzip_and_medrag_rows(tmp_path):
 def test_bad_rows_are_named(tmp_path, rows, message):
     with pytest.raises(InputError, match=message):
         list(corpora.read(write(tmp_path / "c.jsonl", *rows)))
+
+
+def test_passages_that_share_an_id_get_ids_of_their_own(tmp_path):
+    ids = ["a", "a", "a~2", "b", "a", "a~2"]
+    corpus = write(tmp_path / "c.jsonl", *({"id": name, "text": f"text {n}"} for n, name in enumerate(ids)))
+    passages = list(corpora.read(corpus))
+    assert [passage["id"] for passage in passages] == ["a", "a~2", "a~2~2", "b", "a~3", "a~2~3"]
+    assert passages == list(corpora.read(corpus))
+
+
+def test_medquad_is_read_whole(shared_data):
+    passages = list(corpora.read(str(shared_data / "corpus" / "medquad.jsonl.gz")))
+    assert len(passages) == len({passage["id"] for passage in passages}) == 16_407
 
 
 def test_truncated_gzip_is_named(tmp_path):

@@ -124,7 +124,10 @@ CHANGES = {
     "recipe, nothing learned": (lambda: edit("sft.yaml", "output_dir: x", "# a note\noutput_dir: y"), set()),
     "data of a task": (lambda: edit("data/openlifescienceai/medmcqa/validation.jsonl", "a", "b"), ALL - {"index-i"}),
     "data to keep out": (lambda: edit("data/cais/mmlu/anatomy/test.jsonl", "a", "b"), TRAINED),
-    "trainers": (lambda: edit("code/trainers/data.py", "OPEN_QUESTIONS = (", "OPEN_QUESTIONS = (((), ()),"), TRAINED),
+    "trainers": (
+        lambda: edit("code/trainers/data/schemas.py", "OPEN_QUESTIONS = (", "OPEN_QUESTIONS = (((), ()),"),
+        TRAINED,
+    ),
     "one trainer": (lambda: edit("code/trainers/cpt.py", "return 0", "return 1"), {"train-msft", "eval-both"}),
     "passages": (lambda: edit("code/rag_model/prompts.py", "def fit(", "def fitted("), {"eval-rag", "eval-both"}),
     "prompt": (lambda: edit("code/medtasks/mcq.py", '"Answer:"', '"An answer:"'), ALL),

@@ -7,6 +7,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+HELD_OUT = []
 WORDS = ("heart", "liver", "kidney", "nerve", "fever", "cough", "drug", "dose", "acute", "chronic", "left", "right")
 
 
@@ -16,6 +17,16 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def held_out_once(monkeypatch):
+    """Load the sample's test items once for all tests that drop them."""
+    from medtasks import contamination
+
+    if not HELD_OUT:
+        HELD_OUT.append(contamination.held_out())
+    monkeypatch.setattr(contamination, "held_out", lambda: HELD_OUT[0])
 
 
 def item(number: int, n_options: int = 4) -> dict:

@@ -35,6 +35,8 @@ def test_it_learns_what_it_is_shown(recipe_file, base):
         "loss.json",
         "loss.png",
         "cost.json",
+        "data.json",
+        "dropped.jsonl",
         "run.json",
         "training.json",
     }

@@ -22,9 +22,7 @@ def _no_mask(*args, **kwargs):
     return None
 
 
-def _attention(
-    module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, **kwargs
-):
+def _attention(module, query, key, value, mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, **kwargs):
     """Causal attention of ``query`` (1, heads, tokens, width) within documents that ``cu_seq_lens_q`` bounds."""
     from torch.nn.attention.varlen import varlen_attn
 

@@ -1,0 +1,142 @@
+"""What is dropped - duplicates, test questions, what is held out, what is too long - and that it is counted."""
+
+import json
+
+import pytest
+
+from medtasks import benchmarks, contamination, mcq
+from medtasks.errors import InputError
+from trainers import data
+from trainers.data import CPTDataArguments, SFTDataArguments
+
+pytestmark = pytest.mark.usefixtures("held_out_once")
+
+
+def sft(*sources, **changes):
+    return data.sft_examples(SFTDataArguments(list(sources), **({"decontaminate": False} | changes)), seed=1)
+
+
+def test_duplicates_are_dropped_and_caps_count_what_is_used(write_jsonl, make_item):
+    rows = [make_item(0), make_item(0) | {"question": make_item(0)["question"].upper()}, make_item(1), make_item(2)]
+    examples = sft(write_jsonl(rows) + ":2")
+    assert examples.counts == {"read": 3, "duplicates": 1, "contaminated": 0, "too_long": 0, "used": 2}
+    assert [row["prompt"] for row in examples.rows] == [mcq.render(make_item(n)) for n in (0, 1)]
+
+
+def test_items_that_share_a_question_but_not_the_options_stay(write_jsonl, make_item):
+    other = make_item(1) | {"question": make_item(0)["question"]}
+    assert len(sft(write_jsonl([make_item(0), other])).rows) == 2
+
+
+@pytest.mark.parametrize("name", ["medqa", "medmcqa_sub", "pubmedqa_sub", "mmlu_med_anatomy"])
+def test_planted_test_questions_are_dropped(write_jsonl, make_item, name):
+    question = max((item["question"] for item in benchmarks.load(name, "test")), key=len)
+    planted = [
+        make_item(0) | {"question": f"  {question.upper()} "},
+        {"prompt": f"Doctor, tell me. {question} Please!", "completion": " A"},
+    ]
+    examples = sft(write_jsonl([*planted, make_item(1)]), decontaminate=True)
+    assert examples.counts["contaminated"] == 2 and examples.counts["used"] == 1
+    assert sft(write_jsonl([*planted, make_item(1)])).counts["used"] == 3
+
+
+def test_training_splits_hold_no_test_question():
+    examples = sft("medqa", "medmcqa", "pubmedqa", "mmlu_med", decontaminate=True)
+    held_out = contamination.held_out()
+    assert examples.counts["used"] > 100
+    assert not any(held_out.is_contaminated(row) for row in examples.rows)
+
+
+def test_too_long_examples_are_dropped_whole(base, write_jsonl, make_item):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    examples = sft(write_jsonl([make_item(0), make_item(1) | {"context": "word " * 400}]))
+    kept = data.drop_too_long(examples, tokenizer, 256)
+    assert kept.counts["too_long"] == 1 and kept.rows == examples.rows[:1]
+    with pytest.raises(InputError, match="max_length 8"):
+        data.drop_too_long(examples, tokenizer, 8)
+
+
+def test_the_fingerprint_follows_rows_and_order(write_jsonl, make_item):
+    one, two = make_item(0), make_item(1)
+    prints = {sft(write_jsonl(rows)).fingerprint for rows in ([one, two], [two, one], [one])}
+    assert len(prints) == 3
+    assert sft(write_jsonl([one, two])).fingerprint in prints
+
+
+def test_every_dropped_row_keeps_its_place_and_reason(write_jsonl, make_item):
+    test = benchmarks.load("medqa", "test")[0]
+    path = write_jsonl([make_item(0), make_item(0), test | {"id": "x", "options": test["options"][::-1]}])
+    duplicate, leak = sft(path, decontaminate=True).dropped
+    assert duplicate == {"source": path, "place": f"{path}:2", "reason": "duplicates"}
+    assert leak.pop("kind") == "reordered" and leak.pop("item") == test["id"]
+    assert leak == {"source": path, "place": f"{path}:3", "reason": "contaminated"}
+    assert test["question"] not in json.dumps(sft(path, decontaminate=True).dropped)
+
+
+def test_what_is_held_out_is_not_learned(write_jsonl, make_item):
+    train = write_jsonl([make_item(n) for n in range(10)])
+    dev = write_jsonl([make_item(n) | {"options": make_item(n)["options"][::-1]} for n in (1, 4)], "dev.jsonl")
+    args = SFTDataArguments([train], dev_sources=[dev], shuffle_options=True, decontaminate=False)
+    examples, held = data.sft_examples(args, seed=1), data.dev_examples(args, seed=1)
+    assert examples.counts["held_out"] == 2 and examples.counts["used"] == 8
+    assert len(held.rows) == 2 and held.epoch(3) == held.rows
+    assert all(f"number {n}?" not in row["prompt"] for row in examples.rows for n in (1, 4))
+    assert examples.rows == data.sft_examples(args, 1, held).rows
+    assert data.dev_examples(SFTDataArguments([train]), 1) is None
+
+
+def test_a_vignette_told_with_other_options_is_held_out_too(write_jsonl, make_item):
+    other = make_item(1) | {"options": ["x", "y", "z", "w"]}
+    args = SFTDataArguments(
+        [write_jsonl([other, make_item(2)])],
+        dev_sources=[write_jsonl([make_item(1)], "dev.jsonl")],
+        decontaminate=False,
+    )
+    assert data.sft_examples(args, 1).counts["held_out"] == 1
+
+
+def test_an_example_must_fit_in_every_epoch(write_jsonl, make_item):
+    class Tokenizer:
+        """Counts one more where the long option stands last."""
+
+        def __call__(self, texts, add_special_tokens=True):
+            lengths = [10 + text.split("\nAnswer:")[0].endswith("0") for text in texts]
+            return {"input_ids": [[0] * n for n in lengths]}
+
+    examples = sft(write_jsonl([make_item(n) for n in range(30)]), shuffle_options=True)
+    fits = [len(data.drop_too_long(examples, Tokenizer(), 11, epochs).rows) for epochs in (1, 2, 8)]
+    assert 30 > fits[0] > fits[1] > fits[2]
+    kept = data.drop_too_long(examples, Tokenizer(), 11, 8)
+    assert len(kept.epoch(3)) == len(kept.rows) == len(kept.drafts) == kept.counts["used"]
+    assert kept.counts["too_long"] == 30 - len(kept.rows) == len(kept.dropped)
+
+
+def corpus(write_jsonl, n=50):
+    return write_jsonl([{"id": i, "title": f"T{i}", "text": f"Passage number {i}."} for i in range(n)], "corpus.jsonl")
+
+
+def test_a_share_of_the_passages_is_held_out(write_jsonl):
+    examples = data.cpt_examples(CPTDataArguments([corpus(write_jsonl)], decontaminate=False), 1)
+    train, dev = data.hold_out(examples, 0.2, seed=1)
+    assert sorted(row["text"] for row in train.rows + dev.rows) == sorted(row["text"] for row in examples.rows)
+    assert 3 < len(dev.rows) < 20 and train.counts["held_out"] == len(dev.rows)
+    assert data.hold_out(examples, 0.0, seed=1) == (examples, None)
+    with pytest.raises(InputError, match="dev_share is 1.5"):
+        data.hold_out(examples, 1.5, seed=1)
+    with pytest.raises(InputError, match="leaves one side empty"):
+        data.hold_out(examples, 0.0001, seed=1)
+
+
+def test_passages_become_texts(write_jsonl):
+    question = max((item["question"] for item in benchmarks.load("medqa", "test")), key=len)
+    passages = [
+        {"id": 1, "title": "Heart > ", "text": "It beats."},
+        {"id": 2, "title": "", "text": "It  BEATS"},
+        {"id": 3, "title": "", "text": "Alone."},
+        {"id": 4, "title": "Quiz", "text": f"Try this. {question}"},
+    ]
+    examples = data.cpt_examples(CPTDataArguments([write_jsonl(passages)]))
+    assert examples.rows == [{"text": "Heart\n\nIt beats."}, {"text": "Alone."}]
+    assert (examples.counts["duplicates"], examples.counts["contaminated"]) == (1, 1)

@@ -1,0 +1,158 @@
+"""Rows of every shape become examples, and those that cannot are named, all at once."""
+
+import json
+
+import pytest
+
+from medtasks import mcq
+from medtasks.errors import InputError
+from trainers import data
+from trainers.data import SFTDataArguments, mixture, reading
+
+
+def sft(*sources, **changes):
+    return data.sft_examples(SFTDataArguments(list(sources), **({"decontaminate": False} | changes)), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("row", "letter"),
+    [
+        ({"choices": ["a", "b", "c"], "answer": 2}, "C"),
+        ({"choices": "['a', 'b', 'c']", "answer": "2"}, "B"),
+        ({"options": ["a", "b", "c"], "answer": "b"}, "B"),
+    ],
+)
+def test_choices_and_answers_of_every_shape(write_jsonl, row, letter):
+    [example] = sft(write_jsonl([{"question": "Which?"} | row])).rows
+    assert example["completion"] == f" {letter}"
+
+
+@pytest.mark.parametrize(
+    ("row", "completion"),
+    [
+        ({"Question": "Why?", "Complex_CoT": "Think.", "Response": "So."}, " Think.\n\nSo."),
+        ({"instruction": "Why?", "input": "", "output": "So."}, " So."),
+        ({"question": "Why?", "answer": "So."}, " So."),
+    ],
+)
+def test_open_questions(write_jsonl, row, completion):
+    [example] = sft(write_jsonl([row])).rows
+    assert example == {"prompt": "Question: Why?\nAnswer:", "completion": completion}
+
+
+def test_pairs_are_taken_as_they_are(write_jsonl):
+    pair = {"prompt": "One, two,", "completion": " three"}
+    assert sft(write_jsonl([pair])).rows == [pair]
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"question": "Which?", "choices": ["a", "b"], "answer": 2}, "names none of the 2 choices"),
+        ({"question": "Which?", "choices": "none", "answer": 0}, "not a list"),
+        ({"question": "Which?", "choices": ["a"], "answer": 0}, "2 to 10"),
+        ({"text": "only"}, "a row needs the columns"),
+    ],
+)
+def test_a_row_that_cannot_be_learned_from_is_named(write_jsonl, row, complaint):
+    path = write_jsonl([{"prompt": "a", "completion": "b"}, row])
+    with pytest.raises(InputError, match=f"items.jsonl:2: .*{complaint}"):
+        sft(path)
+
+
+def test_published_benchmark_rows_are_items(write_jsonl):
+    options = {"A": "one", "B": "two", "C": "three"}
+    medqa = {"question": "Which?", "options": options, "answer": "two", "answer_idx": "B", "meta_info": "step1"}
+    medmcqa = {"question": "Who?", "opa": "one", "opb": "two", "opc": "three", "opd": "four", "cop": 2, "exp": "So."}
+    first, second = sft(write_jsonl([medqa, medmcqa]), answer_style="rationale").rows
+    assert first["prompt"].endswith("A. one\nB. two\nC. three\nAnswer:") and first["completion"] == " B"
+    assert second["completion"] == " So.\nAnswer: C"
+
+
+def test_columns_that_hold_no_option_are_none(write_jsonl):
+    [row] = sft(write_jsonl([{"question": "Which?", "choices": ["a", "b", "nan"], "answer": 1}])).rows
+    assert row["prompt"] == mcq.render({"question": "Which?", "options": ["a", "b"]})
+
+
+def test_an_answer_may_be_the_text_of_its_choice(write_jsonl):
+    [row] = sft(write_jsonl([{"question": "Which?", "choices": ["one", "two"], "answer": "two"}])).rows
+    assert row["completion"] == " B"
+
+
+CHAT = [("system", "Be kind."), ("user", "One?"), ("assistant", "1"), ("user", "Two?"), ("assistant", "2")]
+
+
+@pytest.mark.parametrize(
+    ("column", "speaker", "text", "names"),
+    [
+        ("messages", "role", "content", {}),
+        ("conversations", "from", "value", {"user": "human", "assistant": "gpt"}),
+    ],
+)
+def test_chats_teach_their_last_reply(write_jsonl, column, speaker, text, names):
+    turns = [{speaker: names.get(role, role), text: content} for role, content in CHAT]
+    path = write_jsonl([{column: [*turns, {speaker: names.get("user", "user"), text: "Bye."}]}])
+    [row] = sft(path, chat=True).rows
+    assert row["prompt"] == [{"role": role, "content": content} for role, content in CHAT[:-1]]
+    assert row["completion"] == [{"role": "assistant", "content": "2"}]
+    with pytest.raises(InputError, match="items.jsonl:1: a chat of several turns.*say 'chat: true'"):
+        sft(path)
+
+
+def test_a_chat_of_one_question_needs_no_template(write_jsonl):
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    assert sft(write_jsonl([{"messages": turns}])).rows == [{"prompt": "Question: Why?\nAnswer:", "completion": " So."}]
+
+
+def test_columns_of_other_names_are_told(write_jsonl):
+    path = write_jsonl([{"Q": "Why?", "A": "So.", "note": "x"}])
+    entry = {"source": path, "columns": {"question": "Q", "answer": "A"}}
+    assert sft(json.dumps(entry)).rows == [{"prompt": "Question: Why?\nAnswer:", "completion": " So."}]
+    entry["columns"]["answer"] = "B"
+    with pytest.raises(InputError, match="items.jsonl:1: no column 'B' .it has Q, A, note."):
+        sft(json.dumps(entry))
+
+
+FAULTY = [
+    {"question": "Fine?", "answer": "Yes."},
+    {"question": "Which?", "choices": ["a", "b"], "answer": 5},
+    {"question": "Why?", "answer": " "},
+    {"messages": [{"role": "wizard", "content": "x"}]},
+    {"messages": [{"role": "user", "content": "x"}]},
+    {"prompt": "x", "completion": ""},
+    ["a"],
+]
+
+
+def test_all_faulty_rows_are_told_at_once(write_jsonl):
+    with pytest.raises(InputError) as caught:
+        sft(write_jsonl(FAULTY))
+    line = str(caught.value)
+    assert line.startswith("6 of 7 rows cannot be learned from: ") and "\n" not in line
+    assert "items.jsonl:2: the answer 5 names none" in line and "items.jsonl:3: the answer is empty" in line
+    assert "items.jsonl:4: a turn's 'role' is 'wizard'" in line and "items.jsonl:5" not in line
+    assert "skip_faulty: true" in line
+
+
+def test_faulty_rows_may_be_left_out_and_are_counted(write_jsonl):
+    examples = sft(write_jsonl(FAULTY), skip_faulty=True)
+    assert examples.counts["faulty"] == 6 and examples.counts["used"] == 1
+    assert [row["place"].rpartition(":")[2] for row in examples.dropped] == ["2", "3", "4", "5", "6", "7"]
+    with pytest.raises(InputError, match="no example is left"):
+        sft(write_jsonl(FAULTY[1:]), skip_faulty=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "rows"),
+    [
+        ("headqa_en_train", 2589),
+        ("headqa_en_dev", 1336),
+        ("casimedicos_en_train", 381),
+        ("openstax_review_mcq", 1451),
+        ("medquad", 16407),
+    ],
+)
+def test_real_files_are_read_whole(shared_data, file, rows):
+    source = mixture.parse(str(shared_data / "sft" / f"{file}.jsonl.gz"))
+    found = [row for _, row in reading.rows(source)]
+    assert len(found) == rows and all(isinstance(row, dict) for row in found)

@@ -1,0 +1,200 @@
+"""Read sources one after the other, drop what must not be learned, draw by weight, and keep account of all of it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from medtasks import contamination
+from medtasks.errors import InputError
+from trainers.data import privacy
+from trainers.data.mixture import Source, draw
+
+SHOWN = 3
+"""Faulty rows that an error line names."""
+
+USUAL = ("duplicates", "contaminated", "too_long")
+"""Reasons that are counted even where no row was dropped for them."""
+
+Check = Callable[[dict, Source], dict | None]
+"""Whether a row is dropped: None, or what there is to note of it."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A row that was drawn."""
+
+    row: dict
+    source: Source
+    place: str
+    times: int
+    """How often the same row was drawn before."""
+
+
+@dataclass
+class Collection:
+    """What was drawn from all sources, and what became of the rest."""
+
+    drawn: list[Drawn] = field(default_factory=list)
+    dropped: list[dict] = field(default_factory=list)
+    sources: list[dict] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def drop(self, source: Source, place: str, reason: str, **details) -> None:
+        """Note a row that is not used."""
+        self.dropped.append({"source": str(source), "place": place, "reason": reason, **details})
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """``read``; rows dropped, by reason; ``not_drawn``, where weights left some; ``used``."""
+        reasons = Counter(row["reason"] for row in self.dropped)
+        left = sum(max(about["usable"] - about["drawn"], 0) for about in self.sources)
+        return (
+            {"read": sum(about["read"] for about in self.sources)}
+            | dict.fromkeys(USUAL, 0)
+            | dict(sorted(reasons.items()))
+            | ({"not_drawn": left} if left else {})
+            | {"used": len(self.drawn)}
+        )
+
+    @property
+    def taken(self) -> dict[str, int]:
+        """Source as the recipe has it -> rows drawn from it."""
+        return dict(
+            Counter({about["given"]: 0 for about in self.sources}) + Counter(d.source.given for d in self.drawn)
+        )
+
+
+def collect(
+    sources: Iterable[Source],
+    read: Callable[[Source], Iterator[tuple[str, dict | Exception]]],
+    checks: dict[str, Check],
+    seed: int,
+    skip_faulty: bool = False,
+) -> Collection:
+    """The rows of ``sources`` that pass all ``checks`` (reason -> check, tried in their order), drawn by weight.
+
+    Args:
+        read: gives (place, row, or what is wrong with it) for each row of a source.
+
+    Raises:
+        InputError: rows are faulty and ``skip_faulty`` is false (the line names the first ones), or none is left.
+    """
+    found = Collection()
+    for number, source in enumerate(sources):
+        usable, n_read = _usable(source, read(source), checks, found)
+        chosen = draw(len(usable), source.weight, f"{seed} {number} {source.source}")
+        found.drawn += [Drawn(usable[i][1], source, usable[i][0], times) for i, times in chosen]
+        found.sources.append(
+            {
+                "source": str(source),
+                "given": source.given,
+                "read": n_read,
+                "usable": len(usable),
+                "drawn": len(chosen),
+                "replay": source.replay,
+            }
+        )
+    if found.faults and not skip_faulty:
+        raise InputError(faulty(found.faults, found.counts["read"]))
+    if not found.drawn:
+        names = ", ".join(about["source"] for about in found.sources)
+        raise InputError(f"no example is left of {names}: {found.counts}")
+    return found
+
+
+def _usable(source: Source, rows, checks: dict[str, Check], found: Collection) -> tuple[list[tuple[str, dict]], int]:
+    """(place, row) of the source's usable rows, and how many rows were read for them."""
+    usable: list[tuple[str, dict]] = []
+    n_read = 0
+    for place, row in rows:
+        if len(usable) == source.take:
+            break
+        n_read += 1
+        if isinstance(row, Exception):
+            found.faults.append(f"{place}: {row}")
+            found.drop(source, place, "faulty", why=str(row))
+            continue
+        for reason, check in checks.items():
+            if (details := check(row, source)) is not None:
+                found.drop(source, place, reason, **details)
+                break
+        else:
+            usable.append((place, row))
+    return usable, n_read
+
+
+def faulty(faults: list[str], n_read: int) -> str:
+    """The error line for faulty rows: how many, the first ones, and the mend."""
+    first = "; ".join(faults[:SHOWN]) + ("; ..." if len(faults) > SHOWN else "")
+    return (
+        f"{len(faults):,} of {n_read:,} rows cannot be learned from: {first} (mend them, name their columns with "
+        "'columns' of the source, or leave them out with 'skip_faulty: true')"
+    )
+
+
+# Checks
+
+
+def not_seen(identity: Callable[[dict], object]) -> Check:
+    """Drops rows whose ``identity`` an earlier row had."""
+    seen = set()
+
+    def check(row: dict, source: Source) -> dict | None:
+        key = identity(row)
+        if key in seen:
+            return {}
+        seen.add(key)
+        return None
+
+    return check
+
+
+def holds_none_of(held_out: contamination.Overlap) -> Check:
+    """Drops rows that hold an item of ``held_out``, and notes how and which."""
+
+    def check(row: dict, source: Source) -> dict | None:
+        leaks = [finding for finding in held_out.find(row) if finding.kind in contamination.LEAKS]
+        if not leaks:
+            return None
+        worst = min(leaks, key=lambda finding: contamination.LEAKS.index(finding.kind))
+        return {"kind": worst.kind, "item": held_out.items[worst.position]["id"]}
+
+    return check
+
+
+class PersonalData:
+    """The recipe's ``personal_data``: a check that drops rows, and an account of what was found."""
+
+    def __init__(self, mode: str):
+        """``mode``: one of :data:`trainers.data.arguments.PERSONAL_DATA`.
+
+        Raises:
+            InputError: it is to be looked for, and the library is not installed.
+        """
+        self._mode = mode
+        self._scanner = privacy.Scanner() if mode != "off" else None
+
+    @property
+    def checks(self) -> dict[str, Check]:
+        """The check, where it is to drop rows."""
+        return {"personal_data": self._check} if self._mode == "drop" else {}
+
+    def found_in(self, found: Collection) -> list[dict]:
+        """``source, place, entities`` (kind -> times) of each row that holds some: of those that were dropped for it,
+        or else of those that are used."""
+        if self._mode == "drop":
+            rows = [row for row in found.dropped if row["reason"] == "personal_data"]
+            return [{key: row[key] for key in ("source", "place", "entities")} for row in rows]
+        if self._mode == "off":
+            return []
+        rows = [
+            {"source": str(one.source), "place": one.place} | (self._check(one.row, one.source) or {})
+            for one in found.drawn
+            if not one.times
+        ]
+        return [row for row in rows if "entities" in row]
+
+    def _check(self, row: dict, source: Source) -> dict | None:
+        told = {name: value for name, value in row.items() if name not in ("id", "license", "source")}
+        entities = self._scanner.find("\n".join(contamination.texts(told)))
+        return {"entities": dict(sorted(entities.items()))} if entities else None

@@ -1,0 +1,140 @@
+"""Examples for supervised fine-tuning: exam questions, open questions, pairs and chats, as a recipe mixes them."""
+
+from medtasks import benchmarks, contamination
+from medtasks.errors import InputError
+from medtasks.ngrams import normalize
+from trainers.data import free_form, mixture, raft, reading
+from trainers.data.arguments import SFTDataArguments
+from trainers.data.collecting import Check, Collection, PersonalData, collect, faulty, holds_none_of, not_seen
+from trainers.data.examples import Examples
+from trainers.data.mixture import Source
+from trainers.data.rendering import Draft
+
+NO_PASSAGES = "no_passages"
+
+
+def sft_examples(args: SFTDataArguments, seed: int, dev: Examples | None = None) -> Examples:
+    """Prompts and completions from ``args.sources``, in their order.
+
+    Args:
+        seed: of everything that is drawn or shuffled.
+        dev: what :func:`dev_examples` gives, if it is at hand; rows that it holds are dropped.
+
+    Raises:
+        InputError: no source, one that is not there, or rows that cannot be learned from.
+    """
+    if not args.sources:
+        raise InputError(f"no sources; name benchmarks ({', '.join(benchmarks.BENCHMARKS)}), files or Hub datasets")
+    dev = dev or dev_examples(args, seed)
+    held_out = [draft.row for draft in dev.drafts] if dev else []
+    return _examples(args, args.sources, seed, shuffle=args.shuffle_options, held_out=held_out)
+
+
+def dev_examples(args: SFTDataArguments, seed: int) -> Examples | None:
+    """The held-out examples from ``args.dev_sources``, options in their own order; None where it names none.
+
+    Raises:
+        InputError: as :func:`sft_examples`.
+    """
+    return _examples(args, args.dev_sources, seed, shuffle=False, held_out=[]) if args.dev_sources else None
+
+
+def _examples(args: SFTDataArguments, entries: list[str], seed: int, shuffle: bool, held_out: list[dict]) -> Examples:
+    sources = [mixture.parse(entry) for entry in entries]
+    tests = contamination.held_out() if args.decontaminate else None
+    passages = raft.Passages(raft.parse(args.raft), tests) if args.raft else None
+    personal = PersonalData(args.personal_data)
+    checks = _checks(args, tests, held_out, passages) | personal.checks
+    found = collect(sources, reading.rows, checks, seed, args.skip_faulty)
+    _demand_passages(found, args.skip_faulty)
+    rows = raft.attach(found.drawn, passages, seed) if passages else [one.row for one in found.drawn]
+    drafts = [
+        Draft(
+            row, one.source.style or args.answer_style, args.chat, seed, shuffle, str(one.source), one.place, one.times
+        )
+        for one, row in zip(found.drawn, rows, strict=True)
+    ]
+    if not args.chat:
+        _demand_no_chats(drafts)
+    return Examples(
+        [draft.at(0) for draft in drafts],
+        found.counts,
+        found.taken,
+        drafts,
+        found.dropped,
+        found.sources,
+        _notes(drafts, found, passages),
+        personal.found_in(found),
+    )
+
+
+def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> dict[str, Check]:
+    """Reason -> check, for what drops rows."""
+    checks: dict[str, Check] = {"duplicates": not_seen(_identity)}
+    if tests:
+        checks["contaminated"] = holds_none_of(tests)
+    if held_out:
+        checks["held_out"] = _is_not_held_out(held_out)
+    checks["needs_its_options"] = lambda row, source: _needs_its_options(row, source.style or args.answer_style)
+    if passages:
+        checks[NO_PASSAGES] = lambda row, source: _lacks_passages(row, source, passages)
+    return checks
+
+
+def _identity(row: dict) -> tuple:
+    """Rows with the same identity are duplicates: an item's question and set of options, another row's question, a
+    chat's turns and its reply."""
+    if "messages" in row:
+        return normalize(" ".join(contamination.texts(row["messages"]))), normalize(row["reply"])
+    question = normalize(row.get("question") or row["prompt"])
+    return question, *sorted(normalize(option) for option in row.get("options", ()))
+
+
+def _is_not_held_out(held_out: list[dict]) -> Check:
+    """Drops what stands among the held-out rows, told as test items are, and by :func:`_identity`."""
+    identities = {_identity(row) for row in held_out}
+    asked = [
+        {"question": row.get("question") or row.get("prompt"), "options": row.get("options", [])} for row in held_out
+    ]
+    holds = holds_none_of(contamination.Overlap(item | {"id": ""} for item in asked if item["question"]))
+
+    def check(row: dict, source: Source) -> dict | None:
+        return {} if _identity(row) in identities or holds(row, source) is not None else None
+
+    return check
+
+
+def _needs_its_options(row: dict, style: str) -> dict | None:
+    return {} if style == "free" and "options" in row and not free_form.stands_alone(row) else None
+
+
+def _lacks_passages(row: dict, source: Source, passages: raft.Passages) -> dict | None:
+    return {} if "options" in row and not source.replay and not passages.of(row) else None
+
+
+def _demand_passages(found: Collection, skip_faulty: bool) -> None:
+    lacking = [f"{row['place']}: no passages" for row in found.dropped if row["reason"] == NO_PASSAGES]
+    if lacking and not skip_faulty:
+        raise InputError(f"raft: {faulty(lacking, found.counts['read'])}")
+
+
+def _demand_no_chats(drafts: list[Draft]) -> None:
+    chats = [draft.place for draft in drafts if "messages" in draft.row]
+    if chats:
+        raise InputError(
+            f"{chats[0]}: a chat of several turns, as {len(chats):,} rows are; say 'chat: true' to learn it"
+        )
+
+
+def _notes(drafts: list[Draft], found: Collection, passages) -> dict[str, int]:
+    """What there is to say of rows that are used, where there is any."""
+    items = [draft for draft in drafts if "options" in draft.row]
+    notes = {
+        "replay": sum(one.source.replay for one in found.drawn),
+        "repeated": sum(one.times > 0 for one in found.drawn),
+        "without_rationale": sum(d.style == "rationale" and not d.row["rationale"] for d in items),
+        "with_their_best_passage": sum(bool(draft.row.get("n_best")) for draft in items),
+        "with_distractors_alone": sum(draft.row.get("n_best") == 0 for draft in items),
+        "contaminated_passages": passages.contaminated if passages else 0,
+    }
+    return {what: n for what, n in notes.items() if n}

@@ -1,0 +1,85 @@
+"""Examples that are ready for TRL, and what became of the rows that are not among them."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from medtasks import files
+from medtasks.errors import InputError
+from trainers.data.rendering import Draft
+
+
+@dataclass
+class Examples:
+    """Rows ready for TRL, and what became of the rest."""
+
+    rows: list[dict]
+    """``prompt`` and ``completion`` (str, or messages with ``chat``) for SFT; ``text`` for CPT."""
+    counts: dict[str, int]
+    """``read``; dropped as ``duplicates``, ``contaminated``, ``too_long`` or for another reason; ``used``."""
+    taken: dict[str, int]
+    """Source as the recipe has it -> rows drawn from it, too long ones included."""
+    drafts: list[Draft] = field(default_factory=list)
+    """What the rows are rendered from, in their order; empty where they are the same in every epoch."""
+    dropped: list[dict] = field(default_factory=list)
+    """A dict for each row that was dropped: ``source, place, reason``, and what else is known of it."""
+    sources: list[dict] = field(default_factory=list)
+    """A dict for each source: ``source, read, usable, drawn, replay`` and ``dropped`` (reason -> rows)."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What else there is to say of rows that are used: ``replay``, ``repeated``, ``without_rationale``, ..."""
+    personal_data: list[dict] = field(default_factory=list)
+    """A dict for each row in which some was found: ``source, place, entities`` (name -> times)."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any row, their order, and how they read in another epoch."""
+        seeds = sorted({draft.seed for draft in self.drafts if draft.moves})
+        return files.sha256_json([self.rows, seeds] if seeds else self.rows)[:16]
+
+    def epoch(self, number: int) -> list[dict]:
+        """The rows of epoch ``number`` (from 0): the same examples in the same order, options and loose passages
+        shuffled anew. Epoch 0 is ``rows``."""
+        if number == 0 or not self.drafts:
+            return self.rows
+        return [draft.at(number) if draft.moves else row for draft, row in zip(self.drafts, self.rows, strict=True)]
+
+    def __str__(self) -> str:
+        dropped = ", ".join(f"{n:,} {what}" for what, n in self.counts.items() if what not in ("read", "used"))
+        used = ", ".join(f"{source} {n:,}" for source, n in self.taken.items())
+        notes = "".join(f"; {n:,} {what}" for what, n in self.notes.items())
+        return f"data: {self.counts['used']:,} examples ({used}); dropped {dropped}{notes}"
+
+    def without(self, positions: Sequence[int], reason: str) -> "Examples":
+        """These examples less the rows at ``positions``, which are counted under ``reason``."""
+        gone = set(positions)
+
+        def kept(values: list) -> list:
+            return [value for position, value in enumerate(values) if position not in gone]
+
+        counts = self.counts | {
+            reason: self.counts.get(reason, 0) + len(gone),
+            "used": self.counts["used"] - len(gone),
+        }
+        drafts = [self.drafts[position] for position in sorted(gone) if self.drafts]
+        dropped = [{"source": draft.source, "place": draft.place, "reason": reason} for draft in drafts]
+        return replace(
+            self, rows=kept(self.rows), drafts=kept(self.drafts), counts=counts, dropped=[*self.dropped, *dropped]
+        )
+
+
+def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples | None]:
+    """(the examples without a random ``share`` of them, that share or None for 0).
+
+    Raises:
+        InputError: the share is not in [0, 1), or one of the two would be empty.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"dev_share is {share}; it is a share of the passages, from 0 to below 1")
+    if not share:
+        return examples, None
+    chosen = [i for i, row in enumerate(examples.rows) if random.Random(f"{seed} {row['text']}").random() < share]
+    if not 0 < len(chosen) < len(examples.rows):
+        raise InputError(f"dev_share {share} of {len(examples.rows)} passages leaves one side empty; change it")
+    rows = [examples.rows[i] for i in chosen]
+    return examples.without(chosen, "held_out"), Examples(rows, {"read": len(rows), "used": len(rows)}, {})

@@ -1,0 +1,58 @@
+"""How many tokens examples have, and which have too many."""
+
+from medtasks.errors import InputError
+from trainers.data.examples import Examples
+
+BATCH = 1_000
+"""Rows that are tokenized together."""
+
+
+def drop_too_long(examples: Examples, tokenizer, max_length: int | None, epochs: int = 1) -> Examples:
+    """Leave out the SFT rows of more than ``max_length`` tokens in one of the first ``epochs`` epochs: TRL would cut
+    off their end, which is the answer.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    if max_length is None:
+        return examples
+    too_long = set()
+    for number in range(epochs if any(draft.moves for draft in examples.drafts) else 1):
+        lengths = token_counts(examples.epoch(number), tokenizer)
+        too_long |= {position for position, length in enumerate(lengths) if sum(length) > max_length}
+    if len(too_long) == len(examples.rows):
+        raise InputError(f"every example is longer than max_length {max_length}; raise it")
+    return examples.without(sorted(too_long), "too_long")
+
+
+def count_tokens(row: dict, tokenizer) -> int:
+    """Tokens of one SFT row: prompt, completion and, outside a chat, the end-of-sequence token that TRL appends."""
+    return sum(token_counts([row], tokenizer)[0])
+
+
+def token_counts(rows: list[dict], tokenizer) -> list[tuple[int, int]]:
+    """(tokens of the prompt, of the rest) of each row, the end that TRL appends included; of a CPT row, (0, all)."""
+    counts = []
+    for start in range(0, len(rows), BATCH):
+        counts += _batch_counts(rows[start : start + BATCH], tokenizer)
+    return counts
+
+
+def _batch_counts(rows: list[dict], tokenizer) -> list[tuple[int, int]]:
+    """:func:`token_counts` of rows of one kind."""
+    if "text" in rows[0]:
+        return [(0, n + 1) for n in _lengths([row["text"] for row in rows], tokenizer)]
+    is_chat = not isinstance(rows[0]["prompt"], str)
+    if is_chat:
+        prompts = tokenizer.apply_chat_template(
+            [row["prompt"] for row in rows], tokenize=False, add_generation_prompt=True
+        )
+        wholes = tokenizer.apply_chat_template([row["prompt"] + row["completion"] for row in rows], tokenize=False)
+    else:
+        prompts, wholes = [row["prompt"] for row in rows], [row["prompt"] + row["completion"] for row in rows]
+    before, all_of_it = (_lengths(texts, tokenizer, not is_chat) for texts in (prompts, wholes))
+    return [(n, whole + (not is_chat) - n) for n, whole in zip(before, all_of_it, strict=True)]
+
+
+def _lengths(texts: list[str], tokenizer, add_special_tokens: bool = True) -> list[int]:
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]]

@@ -1,0 +1,122 @@
+"""What a recipe's list of sources names, and how much of each is drawn.
+
+An entry is a string (``medqa``, ``file.jsonl``, ``ORG/NAME/CONFIG``, ``SOURCE:N``) or a mapping of :class:`Source`'s
+keys. Lists of a recipe hold strings (TRL's parser), so a mapping travels as JSON (:func:`trainers.recipe.parse` sees to
+it), which the command line may give too: ``--sources medqa '{"source": "notes.jsonl", "weight": 0.5}'``.
+"""
+
+import json
+import random
+import re
+from dataclasses import dataclass, field, fields
+
+from medtasks import benchmarks
+from medtasks.errors import InputError
+from trainers.data.arguments import STYLES
+from trainers.recipe import did_you_mean
+
+CORPUS_KEYS = ("source", "take", "weight", "replay")
+"""What a corpus may say of itself: passages have no style, and one split."""
+
+TEST_SPLIT = re.compile(r"\btest(?:ing)?\b", re.I)
+
+MEASURED = {
+    (benchmarks.MEDMCQA, "validation"): "medmcqa",
+    (f"{benchmarks.PUBMEDQA}/pqa_labeled", "train"): "pubmedqa",
+}
+"""(Dataset, split) -> the benchmark that measures on it, for splits that are not called test."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of examples."""
+
+    source: str
+    """A benchmark, a file or a Hub dataset."""
+    split: str = "train"
+    take: int | None = None
+    """The first so many usable rows; None for all."""
+    weight: float = 1.0
+    """Share of the usable rows that is drawn: 0.5 half of them, 2 each twice, 1.3 each once and 30% a second time."""
+    style: str | None = None
+    """One of :data:`trainers.data.arguments.STYLES`, if not the recipe's ``answer_style``."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Name of a known schema -> the column that holds it."""
+    replay: bool = False
+    """General data, there to keep what the model knows."""
+    given: str = ""
+    """The entry as the recipe has it."""
+
+    def __str__(self) -> str:
+        split = f" {self.split}" if self.split != "train" else ""
+        take = f":{self.take}" if self.take is not None else ""
+        return f"{self.source}{take}{split}" + (f" x{self.weight:g}" if self.weight != 1 else "")
+
+
+def parse(entry: str, keys: tuple[str, ...] | None = None) -> Source:
+    """The source that an entry names; ``keys`` are those that its mapping may have (None: all).
+
+    Raises:
+        InputError: an unknown key, a value of the wrong kind, or a split that is there for measuring.
+    """
+    if not entry.lstrip().startswith("{"):
+        name, take = split_cap(entry)
+        return _allowed(Source(name, take=take, given=entry))
+    try:
+        found = json.loads(entry)
+    except json.JSONDecodeError as error:
+        raise InputError(f'{entry}: not JSON ({error.msg}); give a mapping as {{"source": NAME, ...}}') from error
+    known = keys or tuple(f.name for f in fields(Source) if f.name != "given")
+    for key in found:
+        if key not in known:
+            raise InputError(f"a source has no key '{key}'{did_you_mean(key, known)}; its keys are {', '.join(known)}")
+    if not isinstance(found.get("source"), str):
+        raise InputError(f"{entry}: no 'source'; name a benchmark, a file or a Hub dataset")
+    name, take = split_cap(found["source"])
+    _check_values(name, found)
+    return _allowed(Source(**{"take": take} | found | {"source": name, "given": entry}))
+
+
+def split_cap(name: str) -> tuple[str, int | None]:
+    """``medqa:500`` -> ("medqa", 500); ``medqa`` -> ("medqa", None)."""
+    source, _, cap = name.rpartition(":")
+    return (source, int(cap)) if source and cap.isdigit() else (name, None)
+
+
+def _check_values(name: str, found: dict) -> None:
+    number = (int, float)
+    needed = {
+        "split": ("a split's name", lambda value: isinstance(value, str) and bool(value)),
+        "take": ("a whole number from 1", lambda value: type(value) is int and value > 0),
+        "weight": ("a number above 0", lambda value: type(value) in number and 0 < value < float("inf")),
+        "style": (f"one of {', '.join(STYLES)}", lambda value: value in STYLES),
+        "replay": ("true or false", lambda value: isinstance(value, bool)),
+        "columns": ("a mapping NAME: COLUMN", _is_mapping_of_names),
+    }
+    for key, (what, holds) in needed.items():
+        if key in found and not holds(found[key]):
+            raise InputError(f"{name}: {key} is {found[key]!r}; it must be {what}")
+
+
+def _is_mapping_of_names(value) -> bool:
+    return isinstance(value, dict) and all(isinstance(column, str) for column in value.values())
+
+
+def _allowed(source: Source) -> Source:
+    """``source``, unless test items stand in it."""
+    if TEST_SPLIT.search(source.split):
+        raise InputError(
+            f"{source.source}: split {source.split} is for measuring; learn from train, choose on validation"
+        )
+    if benchmark := MEASURED.get((source.source, source.split)):
+        raise InputError(
+            f"{source.source}: {source.split} holds {benchmark}'s test questions; name '{benchmark}' instead"
+        )
+    return source
+
+
+def draw(n: int, weight: float, seed: str) -> list[tuple[int, int]]:
+    """(row, how often it was drawn before), for a source of ``n`` usable rows; the same for the same ``seed``."""
+    whole = int(weight)
+    again = sorted(random.Random(seed).sample(range(n), round((weight - whole) * n)))
+    return [(row, times) for times in range(whole) for row in range(n)] + [(row, whole) for row in again]

@@ -1,0 +1,64 @@
+"""Examples for continued pretraining: the passages of corpora, alone or with exercises on what they say."""
+
+import random
+from collections.abc import Iterator
+
+from medtasks import contamination, corpora
+from medtasks.errors import InputError
+from medtasks.ngrams import normalize
+from trainers.data import comprehension, mixture
+from trainers.data.arguments import CPTDataArguments
+from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_seen
+from trainers.data.examples import Examples
+from trainers.data.mixture import Source
+
+
+def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
+    """Texts (title, blank line, text, and exercises if asked for) of the passages of ``args.corpus``, in their order.
+
+    Args:
+        seed: of what is drawn by weight, and of which passages get exercises in a mixture, and which ones.
+
+    Raises:
+        InputError: no corpus, one that is not there, or a row without text.
+    """
+    if not args.corpus:
+        raise InputError("no corpus; name 'sample', a .jsonl(.gz) file or a Hub dataset")
+    share = {"raw": 0.0, "comprehension": 1.0, "mixed": args.comprehension_share}[args.text_style]
+    if not 0 <= share <= 1:
+        raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
+    personal = PersonalData(args.personal_data)
+    checks: dict[str, Check] = {"duplicates": not_seen(lambda passage: normalize(passage["text"]))}
+    if args.decontaminate:
+        checks["contaminated"] = holds_none_of(contamination.held_out())
+    sources = [mixture.parse(entry, mixture.CORPUS_KEYS) for entry in args.corpus]
+    found = collect(sources, _read, checks | personal.checks, seed)
+    exercised = [_exercised(one.row, share, seed) for one in found.drawn]
+    rows = [
+        {"text": comprehension.text(one.row, seed) if chosen else comprehension.plain(one.row)}
+        for one, chosen in zip(found.drawn, exercised, strict=True)
+    ]
+    notes = {
+        "replay": sum(one.source.replay for one in found.drawn),
+        "repeated": sum(one.times > 0 for one in found.drawn),
+        "with_exercises": sum(
+            row["text"] != comprehension.plain(one.row) for row, one in zip(rows, found.drawn, strict=True)
+        ),
+    }
+    return Examples(
+        rows,
+        found.counts,
+        found.taken,
+        dropped=found.dropped,
+        sources=found.sources,
+        notes={what: n for what, n in notes.items() if n},
+        personal_data=personal.found_in(found),
+    )
+
+
+def _read(source: Source) -> Iterator[tuple[str, dict]]:
+    return ((passage["id"], passage) for passage in corpora.read(source.source))
+
+
+def _exercised(passage: dict, share: float, seed: int) -> bool:
+    return random.Random(f"{seed} style {passage['text']}").random() < share

@@ -1,0 +1,179 @@
+"""A row of any known shape -> one of four kinds of example:
+
+item       :data:`medtasks.mcq.FIELDS`
+question   ``question, reply``: an open question
+pair       ``prompt, completion``: taken as they are
+chat       ``messages`` (``role, content`` each) and the ``reply`` to them
+"""
+
+import ast
+
+from medtasks import mcq
+
+OPEN_QUESTIONS = (
+    (("Question",), ("Complex_CoT", "Response")),  # FreedomIntelligence/medical-o1-reasoning-SFT
+    (("Prompt",), ("Completion",)),  # BI55/MedText
+    (("instruction", "input"), ("output",)),  # lavita/medical-qa-datasets
+    (("instruction",), ("output",)),
+    (("question",), ("answer",)),  # MedQuAD
+)
+"""(question columns, answer columns) of the open question-and-answer data sets that are read as they are."""
+
+OPTIONS = ("options", "choices")
+NO_OPTION = ("", "nan")
+"""What fills up the columns of items with fewer options than others (CasiMedicos)."""
+
+CHATS = {"messages": ("role", "content"), "conversations": ("from", "value")}
+"""Column of a chat's turns -> the names of speaker and text in a turn (OpenAI's and ShareGPT's)."""
+
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+"""A speaker's name in a data set -> the role in a chat template."""
+
+
+class Faulty(ValueError):
+    """A row that cannot be learned from; the message says why."""
+
+
+def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
+    """The example in ``row``; ``columns`` (known name -> the row's own) renames first. ``place`` becomes an item's id
+    where it has none.
+
+    Raises:
+        Faulty: no known shape, or something missing in it.
+    """
+    if not isinstance(row, dict):
+        raise Faulty("not a JSON object; each line must be one")
+    if columns:
+        row = _renamed(row, columns)
+    if (options := _options(row)) is not None:
+        return _item(row, options, place)
+    for column, names in CHATS.items():
+        if isinstance(row.get(column), list):
+            return _chat(row[column], *names)
+    if _has_texts(row, ("prompt", "completion")):
+        _demand(row["completion"], "completion")
+        return {"prompt": row["prompt"], "completion": row["completion"]}
+    for question, answer in OPEN_QUESTIONS:
+        if _has_texts(row, (*question, *answer)):
+            return _question(_joined(row, question), _joined(row, answer))
+    shapes = ["question, options or choices, answer", "prompt, completion", *CHATS]
+    shapes += [", ".join(question + answer) for question, answer in OPEN_QUESTIONS]
+    raise Faulty(f"has {', '.join(map(str, row))}; a row needs the columns {'; or '.join(shapes)}")
+
+
+def _renamed(row: dict, columns: dict[str, str]) -> dict:
+    if missing := [column for column in columns.values() if column not in row]:
+        raise Faulty(f"no column '{missing[0]}' (it has {', '.join(map(str, row))})")
+    return row | {name: row[column] for name, column in columns.items()}
+
+
+def _has_texts(row: dict, names: tuple[str, ...]) -> bool:
+    return all(isinstance(row.get(name), str) for name in names)
+
+
+def _joined(row: dict, names: tuple[str, ...]) -> str:
+    return "\n\n".join(filter(None, (row[name].strip() for name in names)))
+
+
+def _demand(text: str, what: str) -> None:
+    if not text.strip():
+        raise Faulty(f"the {what} is empty")
+
+
+def _question(question: str, reply: str) -> dict:
+    _demand(question, "question")
+    _demand(reply, "answer")
+    return {"question": question, "reply": reply}
+
+
+# Chats
+
+
+def _chat(turns: list, speaker: str, text: str) -> dict:
+    """The last reply of a chat and the turns before it; a question where that is one turn of the user."""
+    messages = [_turn(turn, speaker, text) for turn in turns]
+    while messages and messages[-1]["role"] != "assistant":
+        messages.pop()
+    if not any(message["role"] == "user" for message in messages):
+        raise Faulty("the chat has no turn of a user with a reply of an assistant after it")
+    *before, last = messages
+    if len(before) == 1:
+        return _question(before[0]["content"].strip(), last["content"].strip())
+    _demand(last["content"], "last reply")
+    return {"messages": before, "reply": last["content"].strip()}
+
+
+def _turn(turn, speaker: str, text: str) -> dict:
+    if not isinstance(turn, dict) or not isinstance(turn.get(text), str):
+        raise Faulty(f"a turn of the chat needs '{speaker}' and '{text}'")
+    if turn.get(speaker) not in ROLES:
+        raise Faulty(f"a turn's '{speaker}' is {turn.get(speaker)!r}; known are {', '.join(ROLES)}")
+    return {"role": ROLES[turn[speaker]], "content": turn[text]}
+
+
+# Items
+
+
+def _options(row: dict):
+    """The options of a multiple-choice row as they stand there, or None."""
+    for name in OPTIONS:
+        if row.get(name) is not None:
+            return row[name]
+    if "opa" in row:  # MedMCQA
+        return [row.get(f"op{letter}") for letter in "abcd"]
+    return None
+
+
+def _item(row: dict, options, place: str) -> dict:
+    """An item from a multiple-choice row; ``options`` may be a list, a mapping by letter, or the text of either."""
+    if isinstance(options, str):
+        try:
+            options = ast.literal_eval(options)
+        except (ValueError, SyntaxError) as error:
+            raise Faulty("the choices are a text that is not a list") from error
+    if isinstance(options, dict):
+        options = [options[letter] for letter in sorted(options)]
+    if not isinstance(options, list) or not 1 < len(options) <= len(mcq.LETTERS):
+        raise Faulty(f"an item needs a list of 2 to {len(mcq.LETTERS)} choices")
+    if not isinstance(row.get("question"), str):
+        raise Faulty("no question")
+    _demand(row["question"], "question")
+    answer = next((row[name] for name in ("answer_idx", "cop", "answer") if row.get(name) is not None), None)
+    options = ["" if option is None else str(option) for option in options]
+    index = _answer(answer, options)
+    while len(options) > max(index + 1, 2) and options[-1] in NO_OPTION:
+        options.pop()
+    return {
+        "id": str(row.get("id") or place),
+        "question": row["question"],
+        "options": options,
+        "answer": index,
+        "context": str(row.get("context") or ""),
+        "subject": str(row.get("subject") or row.get("subject_name") or ""),
+        "rationale": str(row.get("rationale") or row.get("explanation") or row.get("exp") or ""),
+    }
+
+
+def _answer(answer, options: list[str]) -> int:
+    """0-based index from an index (int, 0-based), a number as text (1-based, as HEAD-QA's), a letter, or an option."""
+    index = -1
+    if isinstance(answer, str) and answer.strip().isdigit():
+        index = int(answer) - 1
+    elif isinstance(answer, str) and len(answer.strip()) == 1:
+        index = mcq.LETTERS.find(answer.strip().upper())
+    elif isinstance(answer, str) and options.count(answer) == 1:
+        index = options.index(answer)
+    elif isinstance(answer, int) and not isinstance(answer, bool):
+        index = answer
+    if not 0 <= index < len(options):
+        raise Faulty(
+            f"the answer {answer!r} names none of the {len(options)} choices; give an index (0-based), "
+            "a number as text (1-based), a letter or the choice's text"
+        )
+    return index
