@@ -1,10 +1,20 @@
 """What a process of a distributed run does in the tests: the script's own command line, with gloo and no GPU."""
 
+import gc
 import os
 import signal
 import sys
 
-PRELOAD = ["trl.trainer.sft_trainer", "peft", "bitsandbytes", "datasets", "trainers.sft", "trainers.report"]
+PRELOAD = [
+    *("trl.trainer.sft_trainer", "peft.tuners.lora.bnb", "transformers.models.llama.modeling_llama", "datasets"),
+    *(
+        "torch.distributed.fsdp",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "trainers.sft",
+        "trainers.report",
+    ),
+]
 """Imported once, by the server that these processes are forked from."""
 
 
@@ -13,6 +23,7 @@ def run(log: str, environment: dict, argv: list[str], dies_at: int | None) -> No
 
     At step ``dies_at`` the process kills itself.
     """
+    gc.freeze()  # what was imported is not looked through again and again
     os.environ.update(environment)
     with open(log, "w") as said:
         os.dup2(said.fileno(), 1)
