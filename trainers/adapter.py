@@ -1,7 +1,6 @@
 """The model that learns: a base (bf16, fp32 or NF4) with a new LoRA adapter, or with one that is to learn on."""
 
 import json
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from medtasks import files, models
 from medtasks.errors import InputError
+from trainers import processes
 
 WEIGHTS = "adapter_model.safetensors"
 SHAPE = {
@@ -81,7 +81,7 @@ def load_base(model_args, attention: str | None = None, dequantizes: bool = Fals
 
     quantization = get_quantization_config(model_args)
     where = {}
-    if quantization is not None and os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
+    if quantization is not None and not processes.sharded():
         where = {"device_map": {"": PartialState().device}}
     with _loading(model_args.model_name_or_path):
         model = AutoModelForCausalLM.from_pretrained(

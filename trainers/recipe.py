@@ -1,10 +1,16 @@
-"""Read a recipe: YAML first, the command line over it, every key known; bad input is one line and exit code 2."""
+"""Read a recipe: YAML first, the command line over it, every key known; bad input is one line and exit code 2.
+
+``python -m trainers.recipe NAME`` prints where a shipped recipe or accelerate configuration lies:
+
+    accelerate launch --config_file $(python -m trainers.recipe accelerate/ddp) -m trainers.sft --config demo_sft
+"""
 
 import argparse
 import difflib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +20,16 @@ from medtasks.errors import InputError
 RECIPES = Path(__file__).parent / "recipes"
 """The shipped recipes; ``--config NAME`` finds them from any folder."""
 
+PATIENCE = 5
+"""Seconds that a process other than the first waits before it says what is wrong."""
+
 
 def command(main: Callable[[list[str]], int]) -> None:
     """Run a script's ``main`` on the command line and exit: 2 and one line for bad input, 130 for Ctrl-C.
 
-    Under ``accelerate launch`` with several processes, only the first one speaks. Deprecations inside the libraries
-    are nothing that a user could mend, and not shown.
+    Under ``accelerate launch`` with several processes the first one speaks; what fails in another process alone, that
+    one says, once the first has had the time to say it (the launcher ends all processes after the first that fails).
+    Deprecations inside the libraries are nothing that a user could mend, and not shown.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|trl")
     try:
@@ -28,8 +38,10 @@ def command(main: Callable[[list[str]], int]) -> None:
         code, message = 2, str(error)
     except KeyboardInterrupt:
         code, message = 130, "interrupted; the same command resumes from the last checkpoint"
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"medadapt: {message}", file=sys.stderr)
+    if rank := int(os.environ.get("RANK", 0)):
+        time.sleep(PATIENCE)
+        message = f"process {rank}: {message}"
+    print(f"medadapt: {message}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -43,7 +55,7 @@ def take(key: str, argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def find(recipe: str) -> Path:
-    """The file of a recipe: a path, or the name of a shipped one (``demo_sft`` or ``demo_sft.yaml``).
+    """The file of a recipe: a path, or the name of a shipped one (``demo_sft``, ``demo_sft.yaml``, ``accelerate/ddp``).
 
     Raises:
         InputError: there is no such file.
@@ -159,3 +171,15 @@ def did_you_mean(word: str, known) -> str:
 
 def _raise(message: str):
     raise InputError(message)
+
+
+def main(argv: list[str]) -> int:
+    """Print the file of the recipe that is named; returns the exit code."""
+    if len(argv) != 1:
+        raise InputError("give the name of one recipe, as in 'python -m trainers.recipe accelerate/ddp'")
+    print(find(argv[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -93,16 +93,20 @@ def finished(out: Path) -> bool:
 
 def last_checkpoint(out: Path) -> tuple[Path | None, dict]:
     """The newest complete checkpoint and its trainer state; half-written ones are removed. (None, {}) where none is."""
+    processes = json.loads((out / RUN).read_text(encoding="utf-8"))["num_processes"] if (out / RUN).is_file() else 1
     found = [folder for folder in (out / CHECKPOINTS).glob("checkpoint-*") if folder.name.rpartition("-")[2].isdigit()]
     for folder in sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True):
-        if (state := _complete_state(folder)) is not None:
+        if (state := _complete_state(folder, processes)) is not None:
             return folder, state
         shutil.rmtree(folder)
     return None, {}
 
 
-def _complete_state(checkpoint: Path) -> dict | None:
-    """The trainer state of a checkpoint all of whose files are whole, else None. The state is written last."""
+def _complete_state(checkpoint: Path, processes: int) -> dict | None:
+    """The trainer state of a checkpoint all of whose files are whole, else None.
+
+    The first process writes it last, but waits for no other one's random state.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -113,7 +117,8 @@ def _complete_state(checkpoint: Path) -> dict | None:
     except (OSError, ValueError, SafetensorError):
         return None
     torch_files = [file for file in checkpoint.iterdir() if file.suffix in (".pt", ".pth", ".bin")]
-    return state if all(zipfile.is_zipfile(file) for file in torch_files) else None
+    all_there = processes == 1 or len(list(checkpoint.glob("rng_state_*.pth"))) == processes
+    return state if all_there and all(zipfile.is_zipfile(file) for file in torch_files) else None
 
 
 def _check_owner(out: Path, run: dict, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import acceleration, adapter, batches, data, run_folder
+from trainers import acceleration, adapter, batches, data, processes, run_folder
 from trainers.acceleration import AccelerationArguments
 from trainers.data import Examples
 from trainers.run_folder import RunArguments
@@ -57,7 +57,7 @@ def settle(training, model) -> Path:
     """Refuse settings under which a run cannot be resumed, send checkpoints to their folder; returns ``output_dir``.
 
     Raises:
-        InputError: such a setting, or no base model.
+        InputError: such a setting, a launch that cannot train, or no base model.
     """
     if training.output_dir in (None, "", "trainer_output"):
         raise InputError("output_dir is not set; name the folder for adapter, loss and checkpoints")
@@ -68,6 +68,7 @@ def settle(training, model) -> Path:
         raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
     if training.eval_strategy != "no":
         raise InputError("eval_strategy: nothing is held out here; take the key out and evaluate the adapter on tasks")
+    processes.check(training, model)
     adapter.check_base(model)
     out = Path(training.output_dir)
     training.output_dir = str(out / run_folder.CHECKPOINTS)
@@ -91,7 +92,7 @@ def train(stage: Stage) -> None:
     """
     from accelerate import PartialState
 
-    processes = PartialState()
+    everyone = PartialState()
     out, start = stage.out, stage.run.adapter
     if start is not None:
         adapter.check_adapter(stage.model, start)
@@ -101,27 +102,27 @@ def train(stage: Stage) -> None:
         base_fingerprint=adapter.check_base(stage.model),
         data_fingerprint=stage.examples.fingerprint,
         adapter_fingerprint=start and files.sha256_file(Path(start) / adapter.WEIGHTS)[:16],
-        num_processes=processes.num_processes,
+        num_processes=everyone.num_processes,
     )
-    first = processes.is_main_process
+    first = everyone.is_main_process
     with run_folder.claim(out, run, stage.run.overwrite) if first else nullcontext():
         if first:
             run_folder.last_checkpoint(out)  # removes half-written ones before the others look
-        processes.wait_for_everyone()
+        everyone.wait_for_everyone()
         if run_folder.finished(out):
-            processes.print(f"{out} is finished already")
+            everyone.print(f"{out} is finished already")
         else:
-            processes.print(stage.examples)
+            everyone.print(stage.examples)
             _train_to_last_checkpoint(stage, run)
-            processes.wait_for_everyone()
+            everyone.wait_for_everyone()
             if first:
                 _publish(stage, run)
         if first:
             _merge_if_asked(stage)  # of a run that finished without
             if not stage.run.keep_checkpoints:
                 shutil.rmtree(out / run_folder.CHECKPOINTS, ignore_errors=True)
-        processes.wait_for_everyone()
-    processes.print(f"adapter: {out / 'adapter'}; loss: {out / 'loss.png'}")
+        everyone.wait_for_everyone()
+    everyone.print(f"adapter: {out / 'adapter'}; loss: {out / 'loss.png'}")
 
 
 def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
@@ -193,8 +194,8 @@ def _build(stage: Stage):
         )
     except ValueError as error:
         raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
-    if not trainer.is_fsdp_enabled:  # FSDP shards one dtype, and keeps its own float32 copies
-        adapter.train_in_float32(trainer.model)
+    adapter.train_in_float32(trainer.model)
+    processes.gather_as_stored(trainer)
     trainer.epochs = packed.epochs
     acceleration.apply(chosen, trainer)
     return trainer

@@ -1,0 +1,46 @@
+"""A run in several processes: what a launch must look like, and what FSDP has to be told about dtypes."""
+
+import os
+
+from medtasks.errors import InputError
+
+
+def sharded() -> bool:
+    """Whether `accelerate launch` asked for FSDP: every process holds a part of the model's weights."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def check(training, model) -> None:
+    """Refuse, before anything is loaded, a launch that cannot train.
+
+    Raises:
+        InputError: several GPUs are visible to one process, or FSDP cannot shard what the recipe asks for.
+    """
+    if training.n_gpu > 1:
+        raise InputError(
+            f"{training.n_gpu} GPUs are visible to one process; start one process for each ('accelerate launch "
+            f"--multi_gpu --num_processes {training.n_gpu} -m trainers.sft --config RECIPE'), or show it one GPU "
+            "(CUDA_VISIBLE_DEVICES=0)"
+        )
+    if not sharded():
+        return
+    if os.environ.get("FSDP_VERSION") != "2":
+        raise InputError("FSDP 1 cannot shard these models with their adapter in float32; say 'fsdp_version: 2'")
+    if "FULL_STATE_DICT" not in os.environ.get("FSDP_STATE_DICT_TYPE", ""):
+        raise InputError("FSDP would leave no adapter behind; say 'fsdp_state_dict_type: FULL_STATE_DICT'")
+    if model.load_in_8bit:
+        raise InputError("load_in_8bit: FSDP cannot shard 8-bit weights; say 'load_in_4bit: true'")
+    if model.load_in_4bit and model.bnb_4bit_quant_storage not in ("bfloat16", "float16", "float32"):
+        raise InputError("FSDP shards 4-bit weights only if stored as floats; say 'bnb_4bit_quant_storage: bfloat16'")
+
+
+def gather_as_stored(trainer) -> None:
+    """Let FSDP gather weights and sum gradients in the dtypes that they are stored in, as one process computes them.
+
+    accelerate would have it cast every layer's output, the loss with it, and the adapter's float32 gradients to
+    bfloat16; autocast alone decides what is computed in bfloat16.
+    """
+    if trainer.is_fsdp_enabled:
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
