@@ -2,8 +2,8 @@
 
 import json
 import os
+import re
 import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def train_in_float32(model) -> int:
 
 def publish(checkpoint: Path, adapter: Path, card: dict) -> None:
     """Put the adapter of a checkpoint into folder ``adapter``, with tokenizer and card, at one stroke."""
-    with _new_folder(adapter) as folder:
+    with files.new_folder(adapter) as folder:
         for file in checkpoint.iterdir():
             if file.name.startswith(("adapter_", "tokenizer", "special_tokens", "chat_template")):
                 shutil.copyfile(file, folder / file.name)
@@ -127,37 +127,35 @@ def publish(checkpoint: Path, adapter: Path, card: dict) -> None:
         files.write_json(folder / models.ADAPTER_CARD, card)
 
 
-def merge(model_args, adapter: Path, merged: Path) -> None:
-    """Put base + adapter as a plain model into folder ``merged``, at one stroke.
+def scale(adapter: Path, out: Path, factor: float) -> Path:
+    """Write an adapter that changes the base's weights ``factor`` times as much into folder ``out``; returns it.
 
-    A quantized base is dequantized first: merging an adapter into the weights it was not trained on costs ten times
-    the error.
+    Between base (0) and adapter (1) lie the models of WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903), whose weights
+    are interpolated: ``W + factor * B A``, so that the adapter's matrices B are multiplied.
+
+    Raises:
+        InputError: not an adapter, or it has other weights than LoRA's A and B (DoRA, biases, whole modules).
     """
-    from peft import PeftModel
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
 
-    base = load_base(model_args)
-    if getattr(base, "is_quantized", False):
-        base = base.dequantize()
-    model = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
-    with _new_folder(merged) as folder:
-        model.save_pretrained(folder)
-        load_tokenizer(model_args).save_pretrained(folder)
-        shutil.copyfile(adapter / models.ADAPTER_CARD, folder / models.ADAPTER_CARD)
-
-
-@contextmanager
-def _new_folder(path: Path):
-    """A temporary folder beside ``path`` that becomes ``path`` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        shutil.rmtree(path, ignore_errors=True)
-        folder.rename(path)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    if not (adapter / WEIGHTS).is_file():
+        raise InputError(f"{adapter}: not an adapter folder (no {WEIGHTS})")
+    with safe_open(adapter / WEIGHTS, framework="pt") as stored:
+        weights, metadata = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+    if other := [name for name in weights if not re.search(r"lora_(embedding_)?[AB]\b", name)]:
+        raise InputError(f"{adapter}: {other[0]} is none of LoRA's two matrices, and only these can be scaled")
+    for name, weight in weights.items():
+        if re.search(r"lora_(embedding_)?B\b", name):
+            weights[name] = (weight.to(torch.float32) * factor).to(weight.dtype)
+    with files.new_folder(out) as folder:
+        shutil.copytree(adapter, folder, dirs_exist_ok=True)
+        save_file(weights, folder / WEIGHTS, metadata)
+        if (card := folder / models.ADAPTER_CARD).is_file():
+            about = json.loads(card.read_text(encoding="utf-8"))
+            files.write_json(card, about | {"scale": about.get("scale", 1.0) * factor})
+    return out
 
 
 @contextmanager

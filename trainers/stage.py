@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import adapter, run_folder
+from trainers import adapter, merge, run_folder
 from trainers.data import Examples
 from trainers.run_folder import RunArguments
 
@@ -204,7 +204,8 @@ def _publish(stage: Stage, run: dict) -> None:
 def _merge_if_asked(stage: Stage) -> None:
     merged = stage.out / "merged"
     if stage.run.merge and not merged.is_dir():
-        adapter.merge(stage.model, stage.out / "adapter", merged)
+        report = merge.merge(stage.out / "adapter", merged, base=stage.model.model_name_or_path)
+        print(f"{merged}: {merge.describe(report)}")
 
 
 def _score_labelled_positions_alone() -> None:

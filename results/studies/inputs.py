@@ -149,7 +149,7 @@ def training(study: Study, planned: Training) -> dict[str, str]:
             if name not in INERT:
                 found[f"recipe.{stage}.{name}"] = str(value)
         source = recipes.source_in(recipe, source)
-        with recipes.reading_from(source):
+        with sources.reading_from(source):
             for name, _ in recipes.learned_from(stage, recipe):
                 found |= _learned(stage, name)
             if recipe.get("decontaminate", True):

@@ -1,9 +1,5 @@
 """The recipes that a study's trainings follow: each stage's keys as its trainer will see them."""
 
-import contextlib
-import os
-from collections.abc import Iterator
-
 from medtasks import sources
 from medtasks.errors import InputError
 from results.studies.study import Training
@@ -46,18 +42,3 @@ def source_in(recipe: dict, given: str | None) -> str | None:
     """The ``MEDTASKS_DATA`` under which a recipe is trained: its own ``env``, or else the study's."""
     own = (recipe.get("env") or {}).get(sources.ENV)
     return given if own is None else str(own)
-
-
-@contextlib.contextmanager
-def reading_from(source: str | None) -> Iterator[None]:
-    """Read data as a step with this ``source`` will (``MEDTASKS_DATA``; None leaves the environment's)."""
-    before = os.environ.get(sources.ENV)
-    if source is not None:
-        os.environ[sources.ENV] = source
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(sources.ENV, None)
-        else:
-            os.environ[sources.ENV] = before

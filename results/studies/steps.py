@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medtasks import sources
 from medtasks.cli import require_tasks
 from medtasks.errors import InputError
 from results import runs
@@ -101,7 +102,7 @@ def _index(study: Study, name: str, out: Path) -> Step:
 
         found = {"embedder": Embedder(index.embedder).fingerprint} | dependencies.versions(*LIBRARIES["index"])
         found |= dependencies.code(["rag_model.build", "rag_model.embedding"])
-        with recipes.reading_from(study.source):
+        with sources.reading_from(study.source):
             found |= inputs.corpus(index.corpus)
             if index.options.get("decontaminate"):
                 found |= inputs.held_out()
@@ -134,7 +135,7 @@ def _training(study: Study, name: str, out: Path, base: dict[str, str]) -> Step:
 def _asked(study: Study) -> tuple[dict[str, str], set[str]] | InputError:
     """What every evaluation reads (:func:`results.studies.inputs.tasks`), or what is wrong with it."""
     try:
-        with recipes.reading_from(study.source):
+        with sources.reading_from(study.source):
             return inputs.tasks(study.tasks, study.run_args.get("include_path"))
     except InputError as error:
         return error
