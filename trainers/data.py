@@ -91,11 +91,17 @@ class Examples:
     """``read``, ``duplicates``, ``contaminated``, ``too_long`` (dropped) and ``used``."""
     taken: dict[str, int]
     """source -> rows taken from it, too long ones included."""
+    places: list[str] = field(default_factory=list)
+    """Where each of ``rows`` came from, e.g. ``medqa row 17``, counted from 0."""
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with any row or their order."""
         return files.sha256_json(self.rows)[:16]
+
+    def place(self, example_id: int) -> str:
+        """What to call row ``example_id`` of ``rows`` when speaking of it."""
+        return self.places[example_id]
 
     def __str__(self) -> str:
         dropped = ", ".join(f"{n:,} {what}" for what, n in self.counts.items() if what not in ("read", "used"))
@@ -140,13 +146,13 @@ def cpt_examples(args: CPTDataArguments) -> Examples:
 def _examples(names, read, identity, finish, decontaminate) -> Examples:
     """Read sources one after the other; drop duplicates and test questions; count."""
     held_out = contamination.held_out() if decontaminate else None
-    rows, seen = [], set()
+    rows, places, seen = [], [], set()
     counts = Counter({what: 0 for what in ("read", "duplicates", "contaminated", "too_long", "used")})
     taken = {}
     for name in names:
         source, cap = split_cap(name)
         before = len(rows)
-        for row in read(source):
+        for number, row in enumerate(read(source)):
             if cap is not None and len(rows) - before == cap:
                 break
             counts["read"] += 1
@@ -157,11 +163,12 @@ def _examples(names, read, identity, finish, decontaminate) -> Examples:
             else:
                 seen.add(key)
                 rows.append(finish(row))
+                places.append(f"{source} row {number}")
         taken[name] = len(rows) - before
     if not rows:
         raise InputError(f"no example is left of {', '.join(names)}: {dict(counts)}")
     counts["used"] = len(rows)
-    return Examples(rows, dict(counts), taken)
+    return Examples(rows, dict(counts), taken, places)
 
 
 def split_cap(name: str) -> tuple[str, int | None]:
@@ -174,11 +181,11 @@ def drop_too_long(examples: Examples, tokenizer, max_length: int | None) -> Exam
     """Leave out the SFT rows of more than ``max_length`` tokens: TRL would cut off their end, which is the answer."""
     if max_length is None:
         return examples
-    kept = [row for row in examples.rows if count_tokens(row, tokenizer) <= max_length]
+    kept = [i for i, row in enumerate(examples.rows) if count_tokens(row, tokenizer) <= max_length]
     if not kept:
         raise InputError(f"every example is longer than max_length {max_length}; raise it")
     counts = examples.counts | {"too_long": len(examples.rows) - len(kept), "used": len(kept)}
-    return Examples(kept, counts, examples.taken)
+    return Examples([examples.rows[i] for i in kept], counts, examples.taken, [examples.places[i] for i in kept])
 
 
 def count_tokens(row: dict, tokenizer) -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from medtasks import files
 from medtasks.errors import InputError
+from trainers.guards import DIVERGED
 
 RUN, FINISHED, CHECKPOINTS, LOCK = "run.json", "training.json", "checkpoints", ".lock"
-OURS = (FINISHED, "adapter", "merged", CHECKPOINTS, "loss.json", "loss.png", "cost.json", RUN)
+OURS = (FINISHED, "adapter", "merged", CHECKPOINTS, "loss.json", "eval.json", "loss.png", "cost.json", DIVERGED, RUN)
 """What a run leaves, in the order in which it may be removed."""
 
 INERT = {
@@ -20,6 +21,7 @@ INERT = {
     "adapter",  # its hash counts
     "merge",
     "keep_checkpoints",
+    "max_grad_spike",
     "overwrite",
     "save_total_limit",
     "dataset_num_proc",
@@ -42,6 +44,10 @@ class RunArguments:
         default=None, metadata={"help": "An adapter folder to train on from, instead of a new adapter."}
     )
     merge: bool = field(default=False, metadata={"help": "Also write base + adapter as a plain model to merged/."})
+    max_grad_spike: float = field(
+        default=0.0,
+        metadata={"help": "Stop where the gradient norm is this many times its running median; 0: no such limit."},
+    )
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep checkpoints/ after the run is finished."})
     overwrite: bool = field(default=False, metadata={"help": "Replace what another configuration left in output_dir."})
 

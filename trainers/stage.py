@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import adapter, merge, run_folder
+from trainers import adapter, guards, merge, run_folder
 from trainers.data import Examples
 from trainers.run_folder import RunArguments
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NOT_HERE = {
     "resume_from_checkpoint": "a run resumes by itself from its output_dir",
     "save_only_model": "a run resumes from whole checkpoints",
-    "load_best_model_at_end": "nothing is held out; evaluate the adapter on tasks",
+    "load_best_model_at_end": "a lower held-out loss is no better model; compare checkpoints on tasks",
     "push_to_hub": "upload the finished adapter with `hf upload`",
     "model_init_kwargs": "models are loaded by the keys of ModelConfig",
     "trust_remote_code": "models are loaded by transformers' own code",
@@ -46,6 +46,12 @@ class Stage:
     model: "ModelConfig"
     config: dict
     """What recipe and command line set (:func:`trainers.recipe.parse`)."""
+    dev: Examples | None = None
+    """Held-out rows, of the shape of ``examples``: the loss on them is measured along the way."""
+
+    def __post_init__(self):
+        if self.training.eval_strategy != "no" and self.dev is None:
+            raise InputError("eval_strategy: nothing is held out; take the key out and evaluate the adapter on tasks")
 
 
 def settle(training, model) -> Path:
@@ -61,12 +67,10 @@ def settle(training, model) -> Path:
             raise InputError(f"{key} has no place here: {reason}; take the key out")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
-    if training.eval_strategy != "no":
-        raise InputError("eval_strategy: nothing is held out here; take the key out and evaluate the adapter on tasks")
     adapter.check_base(model)
     out = Path(training.output_dir)
     training.output_dir = str(out / run_folder.CHECKPOINTS)
-    training.logging_nan_inf_filter = False  # it hides what DivergenceGuard looks for
+    training.logging_nan_inf_filter = False  # it hides what the guard looks for
     training.include_num_input_tokens_seen = "all" if training.packing else "non_padding"
     if training.ddp_find_unused_parameters is None:
         training.ddp_find_unused_parameters = False  # every adapter weight takes part in every forward
@@ -76,8 +80,9 @@ def settle(training, model) -> Path:
 def train(stage: Stage) -> None:
     """Train ``stage`` into ``stage.out``, or go on from where an earlier attempt stopped.
 
-    Leaves ``adapter/``, ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``cost.json``, ``run.json`` and, last
-    of all, ``training.json``. Every process of a distributed run calls this; the first one writes.
+    Leaves ``adapter/``, ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``eval.json`` if there is held-out data,
+    ``cost.json``, ``run.json`` and, last of all, ``training.json``. Every process of a distributed run calls this; the
+    first one writes.
 
     Raises:
         InputError: the folder belongs to another run, files cannot be loaded, or the loss is no longer finite.
@@ -95,6 +100,7 @@ def train(stage: Stage) -> None:
         data_fingerprint=stage.examples.fingerprint,
         adapter_fingerprint=start and files.sha256_file(Path(start) / adapter.WEIGHTS)[:16],
         num_processes=processes.num_processes,
+        **({"dev_fingerprint": stage.dev.fingerprint} if stage.dev else {}),
     )
     first = processes.is_main_process
     with run_folder.claim(out, run, stage.run.overwrite) if first else nullcontext():
@@ -126,9 +132,12 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
     if checkpoint is not None and state["global_step"] >= state["max_steps"]:
         return
     _use_all_cores(stage.training)
+    if checkpoint is not None:
+        stage.training.eval_on_start = False  # the start is in the checkpoint's history
     trainer = _build(stage)
     if PartialState().is_main_process:
         run_folder.begin(stage.out, run)
+        (stage.out / guards.DIVERGED).unlink(missing_ok=True)
     try:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except torch.OutOfMemoryError as error:
@@ -146,9 +155,10 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
 def _build(stage: Stage):
     """TRL's trainer over the stage's examples, its adapter in float32."""
     from datasets import Dataset
-    from trl import SFTTrainer, get_peft_config
+    from trl import get_peft_config
 
     from trainers import report
+    from trainers.trainer import EXAMPLE_IDS, Trainer
 
     started = time.monotonic()
     if stage.training.device.type == "cpu":
@@ -157,15 +167,17 @@ def _build(stage: Stage):
     if stage.run.adapter is not None:
         model = adapter.continue_adapter(model, stage.run.adapter)
     try:
-        trainer = SFTTrainer(
+        trainer = Trainer(
             model=model,
             args=stage.training,
-            train_dataset=Dataset.from_list(stage.examples.rows),
+            train_dataset=Dataset.from_list([row | {EXAMPLE_IDS: i} for i, row in enumerate(stage.examples.rows)]),
+            eval_dataset=Dataset.from_list(stage.dev.rows) if stage.dev else None,
             processing_class=adapter.load_tokenizer(stage.model),
             peft_config=None if stage.run.adapter else get_peft_config(stage.model),
+            guard=guards.Guard(stage.out, stage.examples.place, stage.training.fp16, stage.run.max_grad_spike),
             callbacks=[
-                report.DivergenceGuard(),
                 report.LogAtCheckpoint(),
+                report.EvaluateAtEnd(),
                 report.CostMeter(stage.out / "cost.json", started, stage.training.device),
             ],
         )
@@ -193,11 +205,14 @@ def _publish(stage: Stage, run: dict) -> None:
         "versions": {library: version(library) for library in LIBRARIES},
     }
     adapter.publish(checkpoint, out / "adapter", about)
-    report.write_loss(history, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
+    evaluations = report.eval_history(state["log_history"])
+    report.write_loss(history, evaluations, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
     _merge_if_asked(stage)
     counts = {"counts": stage.examples.counts, "sources": stage.examples.taken, "from": sources.kinds()}
     training = {"steps": state["global_step"], "epochs": state["epoch"], "seed": stage.training.seed}
     loss = {"final_loss": history[-1]["loss"], "first_loss": history[0]["loss"]}
+    if evaluations:
+        loss |= {"final_eval_loss": evaluations[-1]["eval_loss"], "first_eval_loss": evaluations[0]["eval_loss"]}
     files.write_json(out / run_folder.FINISHED, about | training | loss | {"data": counts})
 
 

@@ -101,7 +101,7 @@ def test_shipped_recipes_have_known_keys_and_a_launch_line(path, base, monkeypat
 def _no_examples():
     from trainers.data import Examples
 
-    return Examples([{"prompt": "a", "completion": "b"}], {"used": 1}, {})
+    return Examples([{"prompt": "a", "completion": "b"}], {"used": 1}, {}, ["a row"])
 
 
 def test_recipes_set_the_environment(recipe_file, monkeypatch):
