@@ -1,4 +1,4 @@
-"""The model that learns: a base (bf16, fp32 or NF4) with a new LoRA adapter, or with one that is to learn on."""
+"""The model that learns: a base (bf16, fp32 or NF4) with a LoRA adapter, new or to learn on, or all of its weights."""
 
 import json
 import os
@@ -21,19 +21,37 @@ SHAPE = {
 """recipe key -> key of ``adapter_config.json``: what an adapter keeps when it learns on."""
 
 
-def check_base(model_args) -> str:
+def check_base(model_args, full_finetuning: bool = False) -> str:
     """The base's fingerprint.
 
+    Args:
+        full_finetuning: whether all its weights are to learn, instead of an adapter.
+
     Raises:
-        InputError: no base or no LoRA settings in the recipe, or the base is not there.
+        InputError: no base or no LoRA settings in the recipe, the base is not there, or its weights cannot learn.
     """
     if not model_args.model_name_or_path:
         raise InputError("model_name_or_path is not set; give a model folder or a Hub id")
-    if not model_args.use_peft:
-        raise InputError("use_peft is not set; these trainers train adapters, so say 'use_peft: true'")
-    if model_args.lora_target_modules is None:
+    if full_finetuning:
+        _check_weights_can_learn(model_args)
+    elif not model_args.use_peft:
+        raise InputError("use_peft is not set; say 'use_peft: true', or 'full_finetuning: true' to train all weights")
+    elif model_args.lora_target_modules is None:
         raise InputError("lora_target_modules is not set and PEFT would take q and v alone; say 'all-linear'")
     return models.fingerprint(model_args.model_name_or_path, model_args.model_revision)
+
+
+def _check_weights_can_learn(model_args) -> None:
+    """Raise InputError where there is an adapter to learn, or weights too coarse to take an update."""
+    if model_args.use_peft:
+        raise InputError("full_finetuning trains all weights and use_peft an adapter; take one of them out")
+    if model_args.load_in_4bit or model_args.load_in_8bit:
+        raise InputError("full_finetuning: quantized weights cannot learn; take load_in_4bit and load_in_8bit out")
+    if model_args.dtype != "float32":
+        raise InputError(
+            f"full_finetuning: dtype {model_args.dtype} rounds most updates to nothing; say 'dtype: float32' "
+            "(and 'bf16: true' to compute in bfloat16)"
+        )
 
 
 def check_adapter(model_args, adapter: str) -> None:
@@ -124,6 +142,20 @@ def publish(checkpoint: Path, adapter: Path, card: dict) -> None:
         if isinstance(config["target_modules"], list):
             config["target_modules"].sort()  # PEFT writes a set, in another order each time
         files.write_json(folder / "adapter_config.json", config)
+        files.write_json(folder / models.ADAPTER_CARD, card)
+
+
+def publish_model(checkpoint: Path, model: Path, base: str, revision: str | None, card: dict) -> None:
+    """Put the model of a checkpoint into folder ``model``, with tokenizer and card, at one stroke.
+
+    It learned in float32 and is kept in the precision that its base is stored in, as a merged model is.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    stored = AutoConfig.from_pretrained(base, revision=revision).dtype
+    with files.new_folder(model) as folder:
+        AutoModelForCausalLM.from_pretrained(checkpoint, dtype=stored or "auto").save_pretrained(folder)
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
         files.write_json(folder / models.ADAPTER_CARD, card)
 
 

@@ -27,7 +27,7 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
 
     kinds = (ModelConfig, SFTConfig, RunArguments, data.CPTDataArguments)
     (model, training, run, corpora), config = recipe.parse(kinds, argv, __doc__, overrides)
-    out = stage.settle(training, model)
+    out = stage.settle(training, model, run)
     if not training.packing or training.packing_strategy == "bfd":
         raise InputError("long passages would be cut off; say 'packing: true' and 'packing_strategy: bfd_split'")
     return stage.Stage("cpt", out, data.cpt_examples(corpora), run, training, model, config)

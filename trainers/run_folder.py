@@ -12,7 +12,8 @@ from medtasks.errors import InputError
 from trainers.guards import DIVERGED
 
 RUN, FINISHED, CHECKPOINTS, LOCK = "run.json", "training.json", "checkpoints", ".lock"
-OURS = (FINISHED, "adapter", "merged", CHECKPOINTS, "loss.json", "eval.json", "loss.png", "cost.json", DIVERGED, RUN)
+LEFT = ("adapter", "model", "merged", CHECKPOINTS, "loss.json", "eval.json", "loss.png", "cost.json", DIVERGED)
+OURS = (FINISHED, *LEFT, RUN)
 """What a run leaves, in the order in which it may be removed."""
 
 INERT = {
@@ -42,6 +43,10 @@ class RunArguments:
 
     adapter: str | None = field(
         default=None, metadata={"help": "An adapter folder to train on from, instead of a new adapter."}
+    )
+    full_finetuning: bool = field(
+        default=False,
+        metadata={"help": "Train all weights instead of an adapter (with `use_peft: false`); leaves model/."},
     )
     merge: bool = field(default=False, metadata={"help": "Also write base + adapter as a plain model to merged/."})
     max_grad_spike: float = field(

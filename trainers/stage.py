@@ -49,16 +49,21 @@ class Stage:
     dev: Examples | None = None
     """Held-out rows, of the shape of ``examples``: the loss on them is measured along the way."""
 
+    @property
+    def learned(self) -> Path:
+        """The folder of what is learned: an adapter, or a whole model."""
+        return self.out / ("model" if self.run.full_finetuning else "adapter")
+
     def __post_init__(self):
         if self.training.eval_strategy != "no" and self.dev is None:
             raise InputError("eval_strategy: nothing is held out; take the key out and evaluate the adapter on tasks")
 
 
-def settle(training, model) -> Path:
+def settle(training, model, run: RunArguments) -> Path:
     """Refuse settings under which a run cannot be resumed, send checkpoints to their folder; returns ``output_dir``.
 
     Raises:
-        InputError: such a setting, or no base model.
+        InputError: such a setting, no base model, or nothing in it that could learn.
     """
     if training.output_dir in (None, "", "trainer_output"):
         raise InputError("output_dir is not set; name the folder for adapter, loss and checkpoints")
@@ -67,7 +72,10 @@ def settle(training, model) -> Path:
             raise InputError(f"{key} has no place here: {reason}; take the key out")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
-    adapter.check_base(model)
+    adapter.check_base(model, run.full_finetuning)
+    if run.full_finetuning and (run.adapter or run.merge):
+        key = "adapter" if run.adapter else "merge"
+        raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
     out = Path(training.output_dir)
     training.output_dir = str(out / run_folder.CHECKPOINTS)
     training.logging_nan_inf_filter = False  # it hides what the guard looks for
@@ -80,9 +88,9 @@ def settle(training, model) -> Path:
 def train(stage: Stage) -> None:
     """Train ``stage`` into ``stage.out``, or go on from where an earlier attempt stopped.
 
-    Leaves ``adapter/``, ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``eval.json`` if there is held-out data,
-    ``cost.json``, ``run.json`` and, last of all, ``training.json``. Every process of a distributed run calls this; the
-    first one writes.
+    Leaves ``adapter/`` (or ``model/``), ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``eval.json`` if there
+    is held-out data, ``cost.json``, ``run.json`` and, last of all, ``training.json``. Every process of a distributed
+    run calls this; the first one writes.
 
     Raises:
         InputError: the folder belongs to another run, files cannot be loaded, or the loss is no longer finite.
@@ -96,7 +104,7 @@ def train(stage: Stage) -> None:
     run = run_folder.identity(
         stage.config,
         stage=stage.name,
-        base_fingerprint=adapter.check_base(stage.model),
+        base_fingerprint=adapter.check_base(stage.model, stage.run.full_finetuning),
         data_fingerprint=stage.examples.fingerprint,
         adapter_fingerprint=start and files.sha256_file(Path(start) / adapter.WEIGHTS)[:16],
         num_processes=processes.num_processes,
@@ -120,7 +128,7 @@ def train(stage: Stage) -> None:
             if not stage.run.keep_checkpoints:
                 shutil.rmtree(out / run_folder.CHECKPOINTS, ignore_errors=True)
         processes.wait_for_everyone()
-    processes.print(f"adapter: {out / 'adapter'}; loss: {out / 'loss.png'}")
+    processes.print(f"{stage.learned.name}: {stage.learned}; loss: {out / 'loss.png'}")
 
 
 def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
@@ -173,7 +181,7 @@ def _build(stage: Stage):
             train_dataset=Dataset.from_list([row | {EXAMPLE_IDS: i} for i, row in enumerate(stage.examples.rows)]),
             eval_dataset=Dataset.from_list(stage.dev.rows) if stage.dev else None,
             processing_class=adapter.load_tokenizer(stage.model),
-            peft_config=None if stage.run.adapter else get_peft_config(stage.model),
+            peft_config=None if stage.run.adapter or stage.run.full_finetuning else get_peft_config(stage.model),
             guard=guards.Guard(stage.out, stage.examples.place, stage.training.fp16, stage.run.max_grad_spike),
             callbacks=[
                 report.LogAtCheckpoint(),
@@ -204,7 +212,11 @@ def _publish(stage: Stage, run: dict) -> None:
         "config": stage.config,
         "versions": {library: version(library) for library in LIBRARIES},
     }
-    adapter.publish(checkpoint, out / "adapter", about)
+    if stage.run.full_finetuning:
+        base, revision = stage.model.model_name_or_path, stage.model.model_revision
+        adapter.publish_model(checkpoint, stage.learned, base, revision, about)
+    else:
+        adapter.publish(checkpoint, stage.learned, about)
     evaluations = report.eval_history(state["log_history"])
     report.write_loss(history, evaluations, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
     _merge_if_asked(stage)
@@ -219,7 +231,7 @@ def _publish(stage: Stage, run: dict) -> None:
 def _merge_if_asked(stage: Stage) -> None:
     merged = stage.out / "merged"
     if stage.run.merge and not merged.is_dir():
-        report = merge.merge(stage.out / "adapter", merged, base=stage.model.model_name_or_path)
+        report = merge.merge(stage.learned, merged, base=stage.model.model_name_or_path)
         print(f"{merged}: {merge.describe(report)}")
 
 
