@@ -1,5 +1,7 @@
 """The recipes that a study's trainings follow: each stage's keys as its trainer will see them."""
 
+from pathlib import Path
+
 from medtasks import sources
 from medtasks.errors import InputError
 from results.studies.study import Training
@@ -28,6 +30,27 @@ def stages(training: Training) -> dict[str, dict]:
         file = recipe.find(str(path.parent / content[stage]))
         found[stage] = recipe.read(file) | shared | training.overrides
     return found
+
+
+def answers_with(training: Training, out: Path, base: str) -> dict[str, str]:
+    """The harness model's ``pretrained`` and ``peft`` that load what a training leaves in ``out``.
+
+    An adapter on the study's base, or on the model that MSFT's first stage made (``join: merge``, or all weights
+    trained), or a model without adapter, where all weights were trained last.
+
+    Raises:
+        InputError: a recipe is not there, or is none.
+    """
+    from trainers import recipe
+
+    *before, last = stages(training).values()
+    if last.get("full_finetuning"):
+        return {"pretrained": str(out / "model")}
+    if before and before[0].get("full_finetuning"):
+        base = str(out / "cpt" / "model")
+    elif before and (recipe.read(recipe.find(training.recipe)) | training.overrides).get("join") == "merge":
+        base = str(out / "cpt" / "merged")
+    return {"pretrained": base, "peft": str(out / "adapter")}
 
 
 def learned_from(stage: str, recipe: dict) -> list[tuple[str, int | None]]:

@@ -149,7 +149,7 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
     def command(folder: Path) -> list[str]:
         model, arguments = MODEL, {"pretrained": study.base, **study.model_args}
         if variant.training is not None:
-            arguments["peft"] = folder / "trainings" / variant.training / "adapter"
+            arguments |= _trained(study, variant.training, folder / "trainings" / variant.training)
         if variant.index is not None:
             model = "rag"
             arguments |= {"inner": MODEL, "index": folder / "indexes" / variant.index, **variant.rag}
@@ -172,6 +172,14 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         return base | found | before | dependencies.versions(*libraries) | dependencies.code(modules)
 
     return _step(f"eval-{name}", "evaluation", command, out, f"runs/{name}/{runs.PREDICTIONS}", needs, depends)
+
+
+def _trained(study: Study, name: str, out: Path) -> dict[str, str]:
+    """What loads training ``name`` from ``out``; a recipe that is not there is the training's problem, not ours."""
+    try:
+        return recipes.answers_with(study.trainings[name], out, study.base)
+    except InputError:
+        return {"pretrained": study.base, "peft": str(out / "adapter")}
 
 
 def evaluated(run: Path) -> Path:
