@@ -9,11 +9,12 @@ from pathlib import Path
 
 from medtasks import files
 from medtasks.errors import InputError
-from trainers.guards import DIVERGED
+from trainers import guards, trackers
 
 RUN, FINISHED, CHECKPOINTS, LOCK = "run.json", "training.json", "checkpoints", ".lock"
-LEFT = ("adapter", "model", "merged", CHECKPOINTS, "loss.json", "eval.json", "loss.png", "cost.json", DIVERGED)
-OURS = (FINISHED, *LEFT, RUN)
+LEARNED = ("adapter", "model", "merged", CHECKPOINTS)
+SHOWN = ("loss.json", "eval.json", "loss.png", "cost.json", guards.DIVERGED, trackers.FOLDER)
+OURS = (FINISHED, *LEARNED, *SHOWN, RUN)
 """What a run leaves, in the order in which it may be removed."""
 
 INERT = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import adapter, guards, merge, run_folder
+from trainers import adapter, guards, merge, run_folder, trackers
 from trainers.data import Examples
 from trainers.run_folder import RunArguments
 
@@ -77,6 +77,7 @@ def settle(training, model, run: RunArguments) -> Path:
         key = "adapter" if run.adapter else "merge"
         raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
     out = Path(training.output_dir)
+    trackers.settle(training, out)
     training.output_dir = str(out / run_folder.CHECKPOINTS)
     training.logging_nan_inf_filter = False  # it hides what the guard looks for
     training.include_num_input_tokens_seen = "all" if training.packing else "non_padding"
@@ -191,6 +192,7 @@ def _build(stage: Stage):
         )
     except ValueError as error:
         raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
+    trackers.keep(trainer, stage.out)
     if not trainer.is_fsdp_enabled:  # FSDP shards one dtype, and keeps its own float32 copies
         adapter.train_in_float32(trainer.model)
     return trainer
