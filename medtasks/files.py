@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -30,6 +31,22 @@ def atomic_write(path: str | Path, mode: str = "w"):
     except BaseException:
         handle.close()
         Path(handle.name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: str | Path):
+    """Give a temporary folder beside ``path``; it becomes ``path`` only if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        shutil.rmtree(path, ignore_errors=True)
+        folder.rename(path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

@@ -6,7 +6,8 @@ the dataset wins: ``sample``, the bundled sample; ``hub``; a folder. A folder ho
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from medtasks.errors import InputError
@@ -97,3 +98,18 @@ def load_rows(hub_id: str, config: str | None, split: str):
 def with_places(rows, split: str):
     """``rows`` (a ``datasets.Dataset``) with two more columns: ``split``, and ``row``, the position in it."""
     return rows.add_column("split", [split] * len(rows)).add_column("row", list(range(len(rows))))
+
+
+@contextmanager
+def reading_from(source: str | None) -> Iterator[None]:
+    """Read data in the block as with ``MEDTASKS_DATA`` set to ``source``; None leaves it as it is."""
+    before = os.environ.get(ENV)
+    if source is not None:
+        os.environ[ENV] = source
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(ENV, None)
+        else:
+            os.environ[ENV] = before

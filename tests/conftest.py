@@ -44,9 +44,7 @@ def hub() -> str:
     server = SHARED / "hub" / "serve.py"
     if not server.is_file():
         pytest.skip("no loopback Hub beside this checkout (../shared/hub)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     process = subprocess.Popen([sys.executable, server, "--port", str(port)], stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     for _ in range(100):
@@ -57,6 +55,55 @@ def hub() -> str:
             time.sleep(0.1)
     yield address
     process.terminate()
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    """(address of a loopback Hub that takes uploads, the folder it puts them into)."""
+    if not (server := SHARED / "hub" / "serve.py").is_file():
+        pytest.skip("no loopback Hub beside this checkout (../shared/hub)")
+    folder = tmp_path_factory.mktemp("uploads")
+    address = f"http://127.0.0.1:{(port := _free_port())}"
+    process = subprocess.Popen(
+        [sys.executable, server, "--port", str(port), "--uploads", folder], stdout=subprocess.DEVNULL
+    )
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{address}/api/whoami-v2").close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield address, folder
+    process.terminate()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which nothing listens."""
+    return _free_port()
+
+
+@pytest.fixture
+def on(tmp_path):
+    """Run a script in a fresh process whose Hub is at ``address``; returns its standard output."""
+
+    def run(address, script, *arguments, token="any", code=0):
+        env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
+        env.pop("HF_HUB_OFFLINE", None)
+        if token is None:
+            env.pop("HF_TOKEN")
+        done = subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            env={name: value for name, value in env.items() if value is not None},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr[-3000:]
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture
@@ -116,3 +163,9 @@ def refused(medadapt):
         return lines[0]
 
     return run
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

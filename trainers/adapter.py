@@ -1,8 +1,8 @@
-"""The model that learns: a base (bf16, fp32 or NF4) with a new LoRA adapter, or with one that is to learn on."""
+"""The model that learns: a base (bf16, fp32 or NF4) with a LoRA adapter, new or to learn on, or all of its weights."""
 
 import json
+import re
 import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,19 +21,37 @@ SHAPE = {
 """recipe key -> key of ``adapter_config.json``: what an adapter keeps when it learns on."""
 
 
-def check_base(model_args) -> str:
+def check_base(model_args, full_finetuning: bool = False) -> str:
     """The base's fingerprint.
 
+    Args:
+        full_finetuning: whether all its weights are to learn, instead of an adapter.
+
     Raises:
-        InputError: no base or no LoRA settings in the recipe, or the base is not there.
+        InputError: no base or no LoRA settings in the recipe, the base is not there, or its weights cannot learn.
     """
     if not model_args.model_name_or_path:
         raise InputError("model_name_or_path is not set; give a model folder or a Hub id")
-    if not model_args.use_peft:
-        raise InputError("use_peft is not set; these trainers train adapters, so say 'use_peft: true'")
-    if model_args.lora_target_modules is None:
+    if full_finetuning:
+        _check_weights_can_learn(model_args)
+    elif not model_args.use_peft:
+        raise InputError("use_peft is not set; say 'use_peft: true', or 'full_finetuning: true' to train all weights")
+    elif model_args.lora_target_modules is None:
         raise InputError("lora_target_modules is not set and PEFT would take q and v alone; say 'all-linear'")
     return models.fingerprint(model_args.model_name_or_path, model_args.model_revision)
+
+
+def _check_weights_can_learn(model_args) -> None:
+    """Raise InputError where there is an adapter to learn, or weights too coarse to take an update."""
+    if model_args.use_peft:
+        raise InputError("full_finetuning trains all weights and use_peft an adapter; take one of them out")
+    if model_args.load_in_4bit or model_args.load_in_8bit:
+        raise InputError("full_finetuning: quantized weights cannot learn; take load_in_4bit and load_in_8bit out")
+    if model_args.dtype != "float32":
+        raise InputError(
+            f"full_finetuning: dtype {model_args.dtype} rounds most updates to nothing; say 'dtype: float32' "
+            "(and 'bf16: true' to compute in bfloat16)"
+        )
 
 
 def check_adapter(model_args, adapter: str) -> None:
@@ -132,7 +150,7 @@ def train_in_float32(model) -> int:
 
 def publish(checkpoint: Path, adapter: Path, card: dict) -> None:
     """Put the adapter of a checkpoint into folder ``adapter``, with tokenizer and card, at one stroke."""
-    with _new_folder(adapter) as folder:
+    with files.new_folder(adapter) as folder:
         for file in checkpoint.iterdir():
             if file.name.startswith(("adapter_", "tokenizer", "special_tokens", "chat_template")):
                 shutil.copyfile(file, folder / file.name)
@@ -143,37 +161,49 @@ def publish(checkpoint: Path, adapter: Path, card: dict) -> None:
         files.write_json(folder / models.ADAPTER_CARD, card)
 
 
-def merge(model_args, adapter: Path, merged: Path) -> None:
-    """Put base + adapter as a plain model into folder ``merged``, at one stroke.
+def publish_model(checkpoint: Path, model: Path, base: str, revision: str | None, card: dict) -> None:
+    """Put the model of a checkpoint into folder ``model``, with tokenizer and card, at one stroke.
 
-    A quantized base is dequantized first: merging an adapter into the weights it was not trained on costs ten times
-    the error.
+    It learned in float32 and is kept in the precision that its base is stored in, as a merged model is.
     """
-    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    base = load_base(model_args)
-    if getattr(base, "is_quantized", False):
-        base = base.dequantize()
-    model = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
-    with _new_folder(merged) as folder:
-        model.save_pretrained(folder)
-        load_tokenizer(model_args).save_pretrained(folder)
-        shutil.copyfile(adapter / models.ADAPTER_CARD, folder / models.ADAPTER_CARD)
+    stored = AutoConfig.from_pretrained(base, revision=revision).dtype
+    with files.new_folder(model) as folder:
+        AutoModelForCausalLM.from_pretrained(checkpoint, dtype=stored or "auto").save_pretrained(folder)
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+        files.write_json(folder / models.ADAPTER_CARD, card)
 
 
-@contextmanager
-def _new_folder(path: Path):
-    """A temporary folder beside ``path`` that becomes ``path`` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        shutil.rmtree(path, ignore_errors=True)
-        folder.rename(path)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+def scale(adapter: Path, out: Path, factor: float) -> Path:
+    """Write an adapter that changes the base's weights ``factor`` times as much into folder ``out``; returns it.
+
+    Between base (0) and adapter (1) lie the models of WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903), whose weights
+    are interpolated: ``W + factor * B A``, so that the adapter's matrices B are multiplied.
+
+    Raises:
+        InputError: not an adapter, or it has other weights than LoRA's A and B (DoRA, biases, whole modules).
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    if not (adapter / WEIGHTS).is_file():
+        raise InputError(f"{adapter}: not an adapter folder (no {WEIGHTS})")
+    with safe_open(adapter / WEIGHTS, framework="pt") as stored:
+        weights, metadata = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+    if other := [name for name in weights if not re.search(r"lora_(embedding_)?[AB]\b", name)]:
+        raise InputError(f"{adapter}: {other[0]} is none of LoRA's two matrices, and only these can be scaled")
+    for name, weight in weights.items():
+        if re.search(r"lora_(embedding_)?B\b", name):
+            weights[name] = (weight.to(torch.float32) * factor).to(weight.dtype)
+    with files.new_folder(out) as folder:
+        shutil.copytree(adapter, folder, dirs_exist_ok=True)
+        save_file(weights, folder / WEIGHTS, metadata)
+        if (card := folder / models.ADAPTER_CARD).is_file():
+            about = json.loads(card.read_text(encoding="utf-8"))
+            files.write_json(card, about | {"scale": about.get("scale", 1.0) * factor})
+    return out
 
 
 @contextmanager

@@ -1,11 +1,19 @@
-"""Multi-stage fine-tuning: continued pretraining, then supervised fine-tuning of the same adapter.
+"""Multi-stage fine-tuning: continued pretraining, then supervised fine-tuning of what it made.
 
     accelerate launch -m trainers.msft --config trainers/recipes/demo_msft.yaml [--KEY VALUE ...]
 
 The recipe names the recipes of both stages (`cpt:` and `sft:`, relative to it) and an `output_dir`: CPT goes into
 output_dir/cpt, SFT into output_dir itself. Every other key, in the recipe or on the command line, overrides that key in
-both stages. The same command resumes a killed run; a finished CPT stage is not repeated.
-On a machine without GPU: `accelerate launch --cpu`, or plain `python -m trainers.msft`.
+both stages. `join` says how SFT goes on:
+
+- `continue` (default): with CPT's adapter, on the same base.
+- `merge`: CPT's adapter is merged into output_dir/cpt/merged, and SFT trains a new adapter, of any shape, on that
+  model; evaluation then takes it as the base (`pretrained=output_dir/cpt/merged,peft=output_dir/adapter`). In 4 bits,
+  SFT quantizes the merged weights anew. What merging cost stands in output_dir/cpt/merged/merge.json.
+
+After a CPT with `full_finetuning`, SFT goes on with output_dir/cpt/model. The same command resumes a killed run; a
+finished CPT stage is not repeated. On a machine without GPU: `accelerate launch --cpu`, or plain
+`python -m trainers.msft`.
 """
 
 import dataclasses
@@ -15,6 +23,7 @@ from medtasks.errors import InputError
 from trainers import adapter, cpt, recipe, sft, stage
 
 HELP = ("-h", "--help")
+JOINS = ("continue", "merge")
 
 
 def main(argv: list[str]) -> int:
@@ -22,15 +31,24 @@ def main(argv: list[str]) -> int:
     if not argv or set(HELP) & set(argv):
         print(__doc__, "The keys are those of `python -m trainers.cpt --help` and `python -m trainers.sft --help`.")
         return 0
-    first, second = prepare(argv)
+    first, second, join = prepare(argv)
     stage.train(first)
-    second.run = dataclasses.replace(second.run, adapter=str(first.out / "adapter"))
-    stage.train(second)
+    stage.train(go_on(first, second, join))
     return 0
 
 
-def prepare(argv: list[str]) -> tuple[stage.Stage, stage.Stage]:
-    """Both stages, checked before the first begins.
+def go_on(first: stage.Stage, second: stage.Stage, join: str) -> stage.Stage:
+    """``second`` as it goes on from what ``first`` has made."""
+    if not first.run.full_finetuning and join == "continue":
+        return dataclasses.replace(second, run=dataclasses.replace(second.run, adapter=str(first.learned)))
+    base = str(first.learned if first.run.full_finetuning else first.out / "merged")
+    model = dataclasses.replace(second.model, model_name_or_path=base, model_revision="main")
+    config = {key: value for key, value in second.config.items() if key != "model_revision"}
+    return dataclasses.replace(second, model=model, config=config | {"model_name_or_path": base})
+
+
+def prepare(argv: list[str]) -> tuple[stage.Stage, stage.Stage, str]:
+    """Both stages, checked before the first begins, and how they are joined: one of :data:`JOINS`.
 
     Raises:
         InputError: something in the recipes or arguments is wrong.
@@ -42,21 +60,35 @@ def prepare(argv: list[str]) -> tuple[stage.Stage, stage.Stage]:
         )
     path = recipe.find(config)
     shared = recipe.read(path)
-    output_dir, rest = recipe.take("output_dir", rest)
-    shared |= {"output_dir": output_dir} if output_dir else {}
+    for key in ("output_dir", "join"):
+        value, rest = recipe.take(key, rest)
+        shared |= {key: value} if value else {}
     if missing := [key for key in ("cpt", "sft", "output_dir") if not isinstance(shared.get(key), str)]:
         raise InputError(f"{path}: has no {missing[0]}; it needs cpt and sft (recipes) and an output_dir")
+    if (join := shared.pop("join", JOINS[0])) not in JOINS:
+        raise InputError(f"{path}: join: '{join}' is none of {', '.join(JOINS)}")
     stages, out = {}, Path(shared.pop("output_dir"))
     recipes = {name: str(recipe.find(str(path.parent / shared.pop(name)))) for name in ("cpt", "sft")}
     for name, prepare_stage, folder in (("cpt", cpt.prepare, out / "cpt"), ("sft", sft.prepare, out)):
         stages[name] = prepare_stage(["--config", recipes[name], *rest], shared | {"output_dir": str(folder)})
-    for key in ("model_name_or_path", "model_revision", *adapter.SHAPE):
-        values = [getattr(each.model, key) for each in stages.values()]
+    _check(path, join, **stages)
+    if join == "merge" and not stages["cpt"].run.full_finetuning:
+        stages["cpt"].run = dataclasses.replace(stages["cpt"].run, merge=True)
+    return stages["cpt"], stages["sft"], join
+
+
+def _check(path: Path, join: str, cpt: stage.Stage, sft: stage.Stage) -> None:
+    """Raise InputError unless the second stage can go on from the first."""
+    one_adapter = join == "continue" and not cpt.run.full_finetuning
+    for key in ("model_name_or_path", "model_revision", *(adapter.SHAPE if one_adapter else ())):
+        values = [getattr(each.model, key) for each in (cpt, sft)]
         if values[0] != values[1]:
-            raise InputError(f"{path}: {key} is {values[0]} in cpt and {values[1]} in sft; both train one adapter")
-    if stages["sft"].run.adapter:
-        raise InputError(f"{path}: adapter: SFT learns on from CPT's adapter; take the key out")
-    return stages["cpt"], stages["sft"]
+            what = "both train one adapter" if one_adapter else "both start from one base"
+            raise InputError(f"{path}: {key} is {values[0]} in cpt and {values[1]} in sft; {what}")
+    if one_adapter and sft.run.full_finetuning:
+        raise InputError(f"{path}: sft trains all weights and cpt an adapter; say 'join: merge'")
+    if sft.run.adapter:
+        raise InputError(f"{path}: adapter: SFT goes on from what CPT made; take the key out")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: its loss as JSON and plot, its cost, and a stop where the loss is no number."""
+"""What a run leaves to look at: its losses, learned and held out, as JSON and plot, and its cost."""
 
 import json
 import math
@@ -9,35 +9,10 @@ from transformers import TrainerCallback
 
 from medtasks import files
 from medtasks.cost import peak_rss
-from medtasks.errors import InputError
 from trainers.smoothing import smoothed
 
 LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
-
-
-class DivergenceGuard(TrainerCallback):
-    """Stop before a gradient that is not finite reaches the weights, naming the step.
-
-    Under fp16 the loss alone counts: infinite gradients are how its loss scaling finds its scale, and such steps are
-    skipped anyway.
-    """
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
-        if args.fp16:
-            return
-        finite = [p.grad.isfinite().all() for p in model.parameters() if p.grad is not None]
-        if not all(finite):
-            self._stop("the gradient", state.global_step + 1)
-
-    def on_log(self, args, state, control, logs=None, **_):
-        if not math.isfinite(logs.get("loss", 0.0)):
-            self._stop("the loss", state.global_step)
-
-    def _stop(self, what: str, step: int):
-        raise InputError(
-            f"{what} is not finite at step {step}; lower learning_rate or max_grad_norm, train in bf16 or fp32 rather "
-            "than fp16, or look for a broken example, and start again with 'overwrite: true'"
-        )
+EVALUATED = ("step", "epoch", "eval_loss", "eval_mean_token_accuracy")
 
 
 class LogAtCheckpoint(TrainerCallback):
@@ -47,6 +22,14 @@ class LogAtCheckpoint(TrainerCallback):
         control.should_log = control.should_log or control.should_save
 
     on_epoch_end = on_step_end
+
+
+class EvaluateAtEnd(TrainerCallback):
+    """Evaluate at the last step too, whether ``eval_steps`` divides their number or not: where the curve ends."""
+
+    def on_step_end(self, args, state, control, **_):
+        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
+            control.should_evaluate = True
 
 
 class CostMeter(TrainerCallback):
@@ -90,25 +73,37 @@ def loss_history(log_history: list[dict]) -> list[dict]:
     No times, so an interrupted run and an undisturbed one leave the same history.
     """
 
-    def number(value):
-        return value if value is not None and math.isfinite(value) else None
-
-    return [{key: number(entry.get(key)) for key in LOGGED} for entry in log_history if "loss" in entry]
+    return [_numbers(entry, LOGGED) for entry in log_history if "loss" in entry]
 
 
-def write_loss(history: list[dict], out: Path, title: str) -> None:
-    """Write ``loss.json`` and ``loss.png`` into ``out``."""
+def eval_history(log_history: list[dict]) -> list[dict]:
+    """The evaluations on held-out data: ``step, epoch, eval_loss, eval_mean_token_accuracy``, means over tokens."""
+    return [_numbers(entry, EVALUATED) for entry in log_history if "eval_loss" in entry]
+
+
+def _numbers(entry: dict, keys: tuple[str, ...]) -> dict:
+    """The values of ``keys``; None for what is not there or not finite."""
+    return {key: value if math.isfinite(value := entry.get(key, math.nan)) else None for key in keys}
+
+
+def write_loss(history: list[dict], evaluations: list[dict], out: Path, title: str) -> None:
+    """Write ``loss.json``, ``loss.png`` and, where there are evaluations, ``eval.json`` into ``out``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     files.write_json(out / "loss.json", history)
+    if evaluations:
+        files.write_json(out / "eval.json", evaluations)
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(title=title, xlabel="step", ylabel="training loss")
+    axes = figure.add_subplot(title=title, xlabel="step", ylabel="loss")
     steps, losses = [entry["step"] for entry in history], [entry["loss"] for entry in history]
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.plot(steps, losses, color="tab:blue", alpha=0.4, linewidth=1, label="logged")
-    axes.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="smoothed")
+    axes.plot(steps, losses, color="tab:blue", alpha=0.4, linewidth=1, label="training")
+    axes.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="training, smoothed")
+    if evaluations:
+        points = [entry["step"] for entry in evaluations], [entry["eval_loss"] for entry in evaluations]
+        axes.plot(*points, color="tab:orange", linewidth=1.5, marker="o", markersize=4, label="held out")
     rate = axes.twinx()
     rate.plot(steps, [entry["learning_rate"] for entry in history], color="tab:gray", linewidth=1, linestyle=":")
     rate.set_ylabel("learning rate (dotted)")

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from medtasks import files
 from medtasks.errors import InputError
+from trainers import guards, trackers
 
 RUN, FINISHED, CHECKPOINTS, LOCK = "run.json", "training.json", "checkpoints", ".lock"
+LEARNED = ("adapter", "model", "merged", CHECKPOINTS)
 DATA, DROPPED = "data.json", "dropped.jsonl"
-OURS = (FINISHED, "adapter", "merged", CHECKPOINTS, "loss.json", "loss.png", "cost.json", DATA, DROPPED, RUN)
+SHOWN = ("loss.json", "eval.json", "loss.png", "cost.json", DATA, DROPPED, guards.DIVERGED, trackers.FOLDER)
+OURS = (FINISHED, *LEARNED, *SHOWN, RUN)
 """What a run leaves, in the order in which it may be removed."""
 
 INERT = {
@@ -21,6 +24,7 @@ INERT = {
     "adapter",  # its hash counts
     "merge",
     "keep_checkpoints",
+    "max_grad_spike",
     "overwrite",
     "save_total_limit",
     "dataset_num_proc",
@@ -42,7 +46,15 @@ class RunArguments:
     adapter: str | None = field(
         default=None, metadata={"help": "An adapter folder to train on from, instead of a new adapter."}
     )
+    full_finetuning: bool = field(
+        default=False,
+        metadata={"help": "Train all weights instead of an adapter (with `use_peft: false`); leaves model/."},
+    )
     merge: bool = field(default=False, metadata={"help": "Also write base + adapter as a plain model to merged/."})
+    max_grad_spike: float = field(
+        default=0.0,
+        metadata={"help": "Stop where the gradient norm is this many times its running median; 0: no such limit."},
+    )
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep checkpoints/ after the run is finished."})
     overwrite: bool = field(default=False, metadata={"help": "Replace what another configuration left in output_dir."})
 

@@ -30,7 +30,7 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
 
     kinds = (ModelConfig, SFTConfig, RunArguments, AccelerationArguments, data.SFTDataArguments)
     (model, training, run, fast, sources), config = recipe.parse(kinds, argv, __doc__, overrides)
-    out = stage.settle(training, model)
+    out = stage.settle(training, model, run)
     tokenizer = adapter.load_tokenizer(model)
     if sources.chat and tokenizer.chat_template is None:
         raise InputError(f"{model.model_name_or_path} has no chat template; set 'chat: false'")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import acceleration, adapter, batches, data, processes, run_folder
+from trainers import acceleration, adapter, batches, data, guards, merge, processes, run_folder, trackers
 from trainers.acceleration import AccelerationArguments
 from trainers.data import Examples
 from trainers.run_folder import RunArguments
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOT_HERE = {
     "resume_from_checkpoint": "a run resumes by itself from its output_dir",
     "save_only_model": "a run resumes from whole checkpoints",
-    "load_best_model_at_end": "nothing is held out; evaluate the adapter on tasks",
+    "load_best_model_at_end": "a lower held-out loss is no better model; compare checkpoints on tasks",
     "push_to_hub": "upload the finished adapter with `hf upload`",
     "model_init_kwargs": "models are loaded by the keys of ModelConfig",
     "trust_remote_code": "models are loaded by transformers' own code",
@@ -50,14 +50,23 @@ class Stage:
     config: dict
     """What recipe and command line set (:func:`trainers.recipe.parse`)."""
     dev: Examples | None = None
-    """What is held out, to be looked at while training."""
+    """Held-out rows, of the shape of ``examples``: the loss on them is measured along the way."""
+
+    @property
+    def learned(self) -> Path:
+        """The folder of what is learned: an adapter, or a whole model."""
+        return self.out / ("model" if self.run.full_finetuning else "adapter")
+
+    def __post_init__(self):
+        if self.training.eval_strategy != "no" and self.dev is None:
+            raise InputError("eval_strategy: nothing is held out; take the key out and evaluate the adapter on tasks")
 
 
-def settle(training, model) -> Path:
+def settle(training, model, run: RunArguments) -> Path:
     """Refuse settings under which a run cannot be resumed, send checkpoints to their folder; returns ``output_dir``.
 
     Raises:
-        InputError: such a setting, a launch that cannot train, or no base model.
+        InputError: such a setting, a launch that cannot train, no base model, or nothing in it that could learn.
     """
     if training.output_dir in (None, "", "trainer_output"):
         raise InputError("output_dir is not set; name the folder for adapter, loss and checkpoints")
@@ -66,13 +75,15 @@ def settle(training, model) -> Path:
             raise InputError(f"{key} has no place here: {reason}; take the key out")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
-    if training.eval_strategy != "no":
-        raise InputError("eval_strategy: nothing is held out here; take the key out and evaluate the adapter on tasks")
     processes.check(training, model)
-    adapter.check_base(model)
+    adapter.check_base(model, run.full_finetuning)
+    if run.full_finetuning and (run.adapter or run.merge):
+        key = "adapter" if run.adapter else "merge"
+        raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
     out = Path(training.output_dir)
+    trackers.settle(training, out)
     training.output_dir = str(out / run_folder.CHECKPOINTS)
-    training.logging_nan_inf_filter = False  # it hides what DivergenceGuard looks for
+    training.logging_nan_inf_filter = False  # it hides what the guard looks for
     training.include_num_input_tokens_seen = "all"
     training.train_sampling_strategy = "sequential"  # the rows come in the order of training
     if training.ddp_find_unused_parameters is None:
@@ -83,9 +94,9 @@ def settle(training, model) -> Path:
 def train(stage: Stage) -> None:
     """Train ``stage`` into ``stage.out``, or go on from where an earlier attempt stopped.
 
-    Leaves ``adapter/``, ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``cost.json``, ``data.json``,
-    ``dropped.jsonl``, ``run.json`` and, last of all, ``training.json``. Every process of a distributed run calls
-    this; the first one writes.
+    Leaves ``adapter/`` (or ``model/``), ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``eval.json`` if there
+    is held-out data, ``cost.json``, ``data.json``, ``dropped.jsonl``, ``run.json`` and, last of all,
+    ``training.json``. Every process of a distributed run calls this; the first one writes.
 
     Raises:
         InputError: the folder belongs to another run, files cannot be loaded, or the loss is no longer finite.
@@ -99,10 +110,11 @@ def train(stage: Stage) -> None:
     run = run_folder.identity(
         stage.config,
         stage=stage.name,
-        base_fingerprint=adapter.check_base(stage.model),
+        base_fingerprint=adapter.check_base(stage.model, stage.run.full_finetuning),
         data_fingerprint=stage.examples.fingerprint,
         adapter_fingerprint=start and files.sha256_file(Path(start) / adapter.WEIGHTS)[:16],
         num_processes=everyone.num_processes,
+        **({"dev_fingerprint": stage.dev.fingerprint} if stage.dev else {}),
     )
     first = everyone.is_main_process
     with run_folder.claim(out, run, stage.run.overwrite) if first else nullcontext():
@@ -122,7 +134,7 @@ def train(stage: Stage) -> None:
             if not stage.run.keep_checkpoints:
                 shutil.rmtree(out / run_folder.CHECKPOINTS, ignore_errors=True)
         everyone.wait_for_everyone()
-    everyone.print(f"adapter: {out / 'adapter'}; loss: {out / 'loss.png'}")
+    everyone.print(f"{stage.learned.name}: {stage.learned}; loss: {out / 'loss.png'}")
 
 
 def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
@@ -134,10 +146,13 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
     if checkpoint is not None and state["global_step"] >= state["max_steps"]:
         return
     _use_all_cores(stage.training)
+    if checkpoint is not None:
+        stage.training.eval_on_start = False  # the start is in the checkpoint's history
     trainer = _build(stage)
     if PartialState().is_main_process:
         run_folder.begin(stage.out, run)
         _write_data(stage)
+        (stage.out / guards.DIVERGED).unlink(missing_ok=True)
     try:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except torch.OutOfMemoryError as error:
@@ -165,7 +180,7 @@ def _build(stage: Stage):
     from trl import get_peft_config
 
     from trainers import report
-    from trainers.trainer import PackedTrainer
+    from trainers.trainer import Trainer
 
     started = time.monotonic()
     training = stage.training
@@ -180,23 +195,26 @@ def _build(stage: Stage):
     arguments.num_train_epochs, arguments.packing, arguments.max_length = 1, False, None
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     try:
-        trainer = PackedTrainer(
+        trainer = Trainer(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list(packed.rows),
+            eval_dataset=Dataset.from_list(_held_out(stage, tokenizer)) if stage.dev else None,
             processing_class=tokenizer,
-            peft_config=None if stage.run.adapter else get_peft_config(stage.model),
+            peft_config=None if stage.run.adapter or stage.run.full_finetuning else get_peft_config(stage.model),
+            guard=guards.Guard(stage.out, stage.examples.place, training.fp16, stage.run.max_grad_spike),
+            epochs=packed.epochs,
             callbacks=[
-                report.DivergenceGuard(),
                 report.LogAtCheckpoint(),
+                report.EvaluateAtEnd(),
                 report.CostMeter(stage.out / "cost.json", started, training.device),
             ],
         )
     except ValueError as error:
         raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
+    trackers.keep(trainer, stage.out)
     adapter.train_in_float32(trainer.model)
     processes.gather_as_stored(trainer)
-    trainer.epochs = packed.epochs
     acceleration.apply(chosen, trainer)
     return trainer
 
@@ -216,6 +234,11 @@ def _pack(stage: Stage, tokenizer) -> batches.Packed:
     )
 
 
+def _held_out(stage: Stage, tokenizer) -> list[dict]:
+    """The held-out examples, one a row."""
+    return batches.pack(stage.dev.epoch, tokenizer, epochs=1, seed=stage.training.seed).rows
+
+
 def _publish(stage: Stage, run: dict) -> None:
     """Write adapter, loss and, last of all, ``training.json`` from the checkpoint of the last step."""
     from trainers import report
@@ -232,19 +255,27 @@ def _publish(stage: Stage, run: dict) -> None:
         "config": stage.config,
         "versions": {library: version(library) for library in LIBRARIES},
     }
-    adapter.publish(checkpoint, out / "adapter", about)
-    report.write_loss(history, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
+    if stage.run.full_finetuning:
+        base, revision = stage.model.model_name_or_path, stage.model.model_revision
+        adapter.publish_model(checkpoint, stage.learned, base, revision, about)
+    else:
+        adapter.publish(checkpoint, stage.learned, about)
+    evaluations = report.eval_history(state["log_history"])
+    report.write_loss(history, evaluations, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
     _merge_if_asked(stage)
     counts = {"counts": stage.examples.counts, "sources": stage.examples.taken, "from": sources.kinds()}
     training = {"steps": state["global_step"], "epochs": history[-1]["epoch"], "seed": stage.training.seed}
     loss = {"final_loss": history[-1]["loss"], "first_loss": history[0]["loss"]}
+    if evaluations:
+        loss |= {"final_eval_loss": evaluations[-1]["eval_loss"], "first_eval_loss": evaluations[0]["eval_loss"]}
     files.write_json(out / run_folder.FINISHED, about | training | loss | {"data": counts})
 
 
 def _merge_if_asked(stage: Stage) -> None:
     merged = stage.out / "merged"
     if stage.run.merge and not merged.is_dir():
-        adapter.merge(stage.model, stage.out / "adapter", merged)
+        report = merge.merge(stage.learned, merged, base=stage.model.model_name_or_path)
+        print(f"{merged}: {merge.describe(report)}")
 
 
 def _use_all_cores(training) -> None:

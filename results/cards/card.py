@@ -8,9 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtasks import __version__
+from medtasks import __version__, hub
 from medtasks.errors import InputError
-from results.boards import hub
 from results.cards import card_results, card_text
 from results.cards.evidence import Evidence
 from results.cards.training_records import Training, base_licence

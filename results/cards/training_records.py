@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from medtasks import benchmarks, catalogue, models
+from medtasks import benchmarks, catalogue, hub, models
 from medtasks.errors import InputError
-from results.boards import hub
 from trainers import run_folder
 from trainers.data import mixture
 
@@ -137,9 +136,15 @@ def read(folder: str | Path) -> Training:
     """The training in an output folder of ``trainers``, or that made the adapter in an adapter folder.
 
     Raises:
-        InputError: neither, or damaged.
+        InputError: neither, or damaged, or all weights were trained.
     """
-    folder = Path(folder).expanduser()
+    training = _read(Path(folder).expanduser())
+    if training.last.about["config"].get("full_finetuning"):
+        raise InputError(f"{folder}: all weights were trained here; cards are written of adapters")
+    return training
+
+
+def _read(folder: Path) -> Training:
     if (folder / run_folder.FINISHED).is_file():
         return _of_training(folder, folder)
     card = folder / models.ADAPTER_CARD
@@ -154,9 +159,12 @@ def read(folder: str | Path) -> Training:
 
 
 def _of_training(out: Path, given: Path) -> Training:
-    """The training with output_dir ``out``; continued pretraining in ``out/cpt`` is its first stage."""
+    """The training with output_dir ``out``; continued pretraining in ``out/cpt`` is its first stage, whose adapter the
+    last one continues, or whose model it has for its base."""
     last = _stage(out)
-    before = [_stage(out / "cpt")] if last.about["continues"] and (out / "cpt" / run_folder.FINISHED).is_file() else []
+    before = [_stage(out / "cpt")] if (out / "cpt" / run_folder.FINISHED).is_file() else []
+    if before and not last.about["continues"]:
+        before = before if before[0].about["base_fingerprint"] != last.about["base_fingerprint"] else []
     config = out / "adapter" / "adapter_config.json"
     return Training(given, [*before, last], _json(config) if config.is_file() else {})
 

@@ -7,9 +7,9 @@ folder of a training, or its adapter. Results come from a study that holds the t
 import argparse
 from pathlib import Path
 
+from medtasks import hub
 from medtasks.errors import InputError
 from medtasks.files import write_text
-from results.boards import hub
 from results.cards import card as cards
 from results.cards import evidence, training_records
 
@@ -47,7 +47,7 @@ def card(argv: list[str]) -> int:
     print(args.out)
     if args.push:
         _validate(args.out)
-        print(hub.upload(args.out, args.push, "README.md", "model"))
+        print(hub.upload({"README.md": args.out}, args.push, "model"))
     return 0
 
 

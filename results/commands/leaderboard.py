@@ -10,8 +10,9 @@ import re
 import sys
 from pathlib import Path
 
+from medtasks import hub
 from medtasks.errors import InputError
-from results.boards import hub, ranking, ranking_tables
+from results.boards import ranking, ranking_tables
 
 
 def leaderboard(argv: list[str]) -> int:

@@ -8,7 +8,8 @@ DIR/<org>/<model>/results_<datetime>.json. ``medadapt submit --check FILE`` chec
 import argparse
 from pathlib import Path
 
-from results.boards import hub, leaderboard, submission
+from medtasks import hub
+from results.boards import leaderboard, submission
 
 
 def submit(argv: list[str]) -> int:
@@ -38,5 +39,5 @@ def submit(argv: list[str]) -> int:
     left_out = len(leaderboard.TASKS) - len(content["results"])
     print(f"{file}: valid{f', partial: {left_out} of {len(leaderboard.TASKS)} tasks are missing' if left_out else ''}")
     if args.push:
-        print(hub.upload(file, args.push, file.relative_to(args.out).as_posix(), "dataset"))
+        print(hub.upload({file.relative_to(args.out).as_posix(): file}, args.push, "dataset"))
     return 0

@@ -150,7 +150,7 @@ def training(study: Study, planned: Training) -> dict[str, str]:
             if name not in INERT:
                 found[f"recipe.{stage}.{name}"] = str(value)
         source = recipes.source_in(recipe, source)
-        with recipes.reading_from(source):
+        with sources.reading_from(source):
             for learned in (*recipes.learned_from(stage, recipe), *recipes.looked_at(recipe)):
                 found |= _learned(stage, learned.source)
             if recipe.get("decontaminate", True):

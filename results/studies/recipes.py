@@ -1,9 +1,7 @@
 """The recipes that a study's trainings follow: each stage's keys as its trainer will see them."""
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtasks import sources
@@ -39,6 +37,27 @@ def stages(training: Training) -> dict[str, dict]:
     return found
 
 
+def answers_with(training: Training, out: Path, base: str) -> dict[str, str]:
+    """The harness model's ``pretrained`` and ``peft`` that load what a training leaves in ``out``.
+
+    An adapter on the study's base, or on the model that MSFT's first stage made (``join: merge``, or all weights
+    trained), or a model without adapter, where all weights were trained last.
+
+    Raises:
+        InputError: a recipe is not there, or is none.
+    """
+    from trainers import recipe
+
+    *before, last = stages(training).values()
+    if last.get("full_finetuning"):
+        return {"pretrained": str(out / "model")}
+    if before and before[0].get("full_finetuning"):
+        base = str(out / "cpt" / "model")
+    elif before and (recipe.read(recipe.find(training.recipe)) | training.overrides).get("join") == "merge":
+        base = str(out / "cpt" / "merged")
+    return {"pretrained": base, "peft": str(out / "adapter")}
+
+
 def learned_from(stage: str, recipe: dict) -> "list[Source]":
     """What a stage learns from.
 
@@ -68,18 +87,3 @@ def source_in(recipe: dict, given: str | None) -> str | None:
     """The ``MEDTASKS_DATA`` under which a recipe is trained: its own ``env``, or else the study's."""
     own = (recipe.get("env") or {}).get(sources.ENV)
     return given if own is None else str(own)
-
-
-@contextlib.contextmanager
-def reading_from(source: str | None) -> Iterator[None]:
-    """Read data as a step with this ``source`` will (``MEDTASKS_DATA``; None leaves the environment's)."""
-    before = os.environ.get(sources.ENV)
-    if source is not None:
-        os.environ[sources.ENV] = source
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(sources.ENV, None)
-        else:
-            os.environ[sources.ENV] = before

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medtasks import sources
 from medtasks.cli import require_tasks
 from medtasks.errors import InputError
 from results import runs
@@ -101,7 +102,7 @@ def _index(study: Study, name: str, out: Path) -> Step:
 
         found = {"embedder": Embedder(index.embedder).fingerprint} | dependencies.versions(*LIBRARIES["index"])
         found |= dependencies.code(["rag_model.build", "rag_model.embedding"])
-        with recipes.reading_from(study.source):
+        with sources.reading_from(study.source):
             found |= inputs.corpus(index.corpus)
             if index.options.get("decontaminate"):
                 found |= inputs.held_out()
@@ -134,7 +135,7 @@ def _training(study: Study, name: str, out: Path, base: dict[str, str]) -> Step:
 def _asked(study: Study) -> tuple[dict[str, str], set[str]] | InputError:
     """What every evaluation reads (:func:`results.studies.inputs.tasks`), or what is wrong with it."""
     try:
-        with recipes.reading_from(study.source):
+        with sources.reading_from(study.source):
             return inputs.tasks(study.tasks, study.run_args.get("include_path"))
     except InputError as error:
         return error
@@ -148,7 +149,7 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
     def command(folder: Path) -> list[str]:
         model, arguments = MODEL, {"pretrained": study.base, **study.model_args}
         if variant.training is not None:
-            arguments["peft"] = folder / "trainings" / variant.training / "adapter"
+            arguments |= _trained(study, variant.training, folder / "trainings" / variant.training)
         if variant.index is not None:
             model = "rag"
             arguments |= {"inner": MODEL, "index": folder / "indexes" / variant.index, **variant.rag}
@@ -171,6 +172,14 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         return base | found | before | dependencies.versions(*libraries) | dependencies.code(modules)
 
     return _step(f"eval-{name}", "evaluation", command, out, f"runs/{name}/{runs.PREDICTIONS}", needs, depends)
+
+
+def _trained(study: Study, name: str, out: Path) -> dict[str, str]:
+    """What loads training ``name`` from ``out``; a recipe that is not there is the training's problem, not ours."""
+    try:
+        return recipes.answers_with(study.trainings[name], out, study.base)
+    except InputError:
+        return {"pretrained": study.base, "peft": str(out / "adapter")}
 
 
 def evaluated(run: Path) -> Path:

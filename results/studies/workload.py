@@ -79,7 +79,7 @@ def asked(study: Study, variant: Variant) -> Asked:
     """
     manager = catalogue.our_tasks()
     items, tokens = 0, 0
-    with recipes.reading_from(study.source):
+    with sources.reading_from(study.source):
         for task in dict.fromkeys(leaf for name in study.tasks for leaf in catalogue.leaves(manager, name)):
             if task not in manager.task_index:
                 return Asked(items, None)
@@ -129,7 +129,7 @@ def trained(study: Study, training: Training) -> list[Stage]:
     found, source = [], study.source
     for stage, recipe in recipes.stages(training).items():
         source = recipes.source_in(recipe, source)
-        with recipes.reading_from(source):
+        with sources.reading_from(source):
             found.append(_stage(stage, recipe, processes))
     return found
 

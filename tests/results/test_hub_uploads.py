@@ -1,13 +1,7 @@
 """Uploads and downloads through the Hub's real client, against the loopback Hub; what it refuses is one line."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,7 +9,6 @@ import pytest
 from board_files import harness_results, nine, write_board_file, write_results
 
 ROOT = Path(__file__).parents[2]
-SERVER = ROOT.parent / "shared" / "hub" / "serve.py"
 MAIN = "import sys; from results.commands.{0} import {0}; sys.exit({0}(sys.argv[1:]))"
 REFUSED = """
 import sys
@@ -29,32 +22,6 @@ except InputError as error:
 
 
 REASON = b"no licence of this name"
-
-
-@pytest.fixture(scope="module")
-def uploads(tmp_path_factory):
-    """(address of a loopback Hub that takes uploads, the folder it puts them into)."""
-    if not SERVER.is_file():
-        pytest.skip("no loopback Hub beside this checkout (../shared/hub)")
-    folder = tmp_path_factory.mktemp("uploads")
-    address = f"http://127.0.0.1:{(port := _free_port())}"
-    process = subprocess.Popen(
-        [sys.executable, SERVER, "--port", str(port), "--uploads", folder], stdout=subprocess.DEVNULL
-    )
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(f"{address}/api/whoami-v2").close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield address, folder
-    process.terminate()
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -80,29 +47,6 @@ def refusing(request):
     server.shutdown()
 
 
-@pytest.fixture
-def on(tmp_path):
-    """Run a script in a fresh process whose Hub is at ``address``; returns its standard output."""
-
-    def run(address, script, *arguments, token="any", code=0):
-        env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
-        env.pop("HF_HUB_OFFLINE", None)
-        if token is None:
-            env.pop("HF_TOKEN")
-        done = subprocess.run(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            env={name: value for name, value in env.items() if value is not None},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr[-3000:]
-        return done.stdout
-
-    return run
-
-
 def test_a_submission_is_uploaded_and_ranked_from_there(uploads, on, tmp_path):
     address, folder = uploads
     run = write_results(tmp_path / "run", harness_results())
@@ -121,7 +65,7 @@ def test_a_submission_is_uploaded_and_ranked_from_there(uploads, on, tmp_path):
     assert [entry["model"] for entry in board["entries"]] == ["me/mine", "acme/doctor-1b"]
 
 
-def test_what_keeps_an_upload_from_happening_is_one_line(uploads, refusing, on, tmp_path):
+def test_what_keeps_an_upload_from_happening_is_one_line(uploads, refusing, on, free_port, tmp_path):
     address, folder = uploads
     run = write_results(tmp_path / "run", harness_results())
     arguments = (REFUSED.format("submit"), run, "--out", tmp_path / "board", "--push")
@@ -135,7 +79,7 @@ def test_what_keeps_an_upload_from_happening_is_one_line(uploads, refusing, on, 
         "clinic/none: no token to upload with; run `hf auth login` or set HF_TOKEN"
     )
     assert line(refusing, "other/results").startswith("other/results: no permission to upload to it; check the token")
-    closed = line(f"http://127.0.0.1:{_free_port()}", "clinic/none")
+    closed = line(f"http://127.0.0.1:{free_port}", "clinic/none")
     assert closed.startswith("clinic/none: the Hub cannot be reached (")
     assert line(address, "results") == "results: not a Hub repository; give ORG/NAME"
     assert not (folder / "datasets" / "clinic" / "none").exists()

@@ -244,3 +244,32 @@ def test_what_a_step_depends_on_can_be_written_down(before):
     for step in before.values():
         assert json.loads(json.dumps(step.depends)) == step.depends
         assert all(isinstance(value, str) for value in step.depends.values())
+
+
+@pytest.mark.parametrize(
+    ("training", "changes", "loaded"),
+    [
+        ("sft", {}, "pretrained=model peft=STUDY/trainings/v/adapter"),
+        ("sft", {"full_finetuning": True}, "pretrained=STUDY/trainings/v/model"),
+        ("msft", {}, "pretrained=model peft=STUDY/trainings/v/adapter"),
+        ("msft", {"join": "merge"}, "pretrained=STUDY/trainings/v/cpt/merged peft=STUDY/trainings/v/adapter"),
+        ("msft", {"full_finetuning": True}, "pretrained=STUDY/trainings/v/model"),
+    ],
+)
+def test_a_variant_answers_with_what_its_training_leaves(world, training, changes, loaded):
+    trainings = {"v": Training(training, f"{training}.yaml", changes)}
+    study = dataclasses.replace(STUDY, trainings=trainings, variants={"base": Variant(), "v": Variant("v")})
+    command = planned(study)["eval-v"].depends["command"]
+    assert f"--model_args {loaded} --tasks" in command
+    assert planned(study)["train-v"].problem is None
+
+
+def test_another_join_is_another_training(world, before):
+    (world / "msft.yaml").write_text("cpt: cpt.yaml\nsft: sft.yaml\njoin: merge\n")
+    assert changed(before) == {"train-msft", "eval-both"}
+
+
+def test_an_adapter_on_a_model_that_cpt_made(world):
+    (world / "cpt.yaml").write_text("corpus: [corpus.jsonl]\ndecontaminate: false\nfull_finetuning: true\n")
+    command = planned()["eval-both"].depends["command"]
+    assert "pretrained=STUDY/trainings/msft/cpt/model peft=STUDY/trainings/msft/adapter" in command

@@ -51,7 +51,7 @@ def make_item():
 
 @pytest.fixture(scope="session")
 def build_base(tmp_path_factory):
-    """A function that writes a base model of some width into a new folder."""
+    """A function that writes a base model of some width, with weights of some standard deviation, into a new folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -70,7 +70,7 @@ def build_base(tmp_path_factory):
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
 
-    def build(width: int = 32) -> str:
+    def build(width: int = 32, spread: float = 0.3) -> str:
         folder = tmp_path_factory.mktemp(f"base{width}")
         fast = PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|pad|>", chat_template=template
@@ -82,7 +82,7 @@ def build_base(tmp_path_factory):
             hidden_size=width,
             intermediate_size=2 * width,
             num_hidden_layers=2,
-            initializer_range=0.3,
+            initializer_range=spread,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=512,

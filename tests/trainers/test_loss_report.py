@@ -1,5 +1,6 @@
 """The loss history and its plot."""
 
+import json
 import math
 
 import pytest
@@ -26,5 +27,18 @@ def test_smoothing_starts_at_the_first_value_and_keeps_a_constant():
 
 def test_a_plot_of_one_step(tmp_path):
     entry = {"step": 1, "epoch": 1.0, "loss": 2.0, "learning_rate": 0.0, "grad_norm": 1.0}
-    report.write_loss([entry], tmp_path, "one")
-    assert (tmp_path / "loss.png").stat().st_size > 1000
+    report.write_loss([entry], [], tmp_path, "one")
+    assert (tmp_path / "loss.png").stat().st_size > 1000 and not (tmp_path / "eval.json").exists()
+
+
+def test_evaluations_are_kept_apart_from_training_steps_and_drawn(tmp_path):
+    entry = {"step": 1, "epoch": 1.0, "loss": 2.0, "learning_rate": 0.0, "grad_norm": 1.0}
+    measured = {"step": 1, "epoch": 1.0, "eval_loss": math.nan, "eval_mean_token_accuracy": 0.5}
+    log = [entry, measured | {"eval_runtime": 3.0}]
+    assert report.loss_history(log) == [entry]
+    assert (evaluations := report.eval_history(log)) == [measured | {"eval_loss": None}]
+    report.write_loss([entry], [], tmp_path / "without", "one")
+    report.write_loss([entry], [measured | {"eval_loss": 3.0}], tmp_path / "with", "one")
+    assert json.loads((tmp_path / "with" / "eval.json").read_text())[0]["eval_loss"] == 3.0
+    pictures = [(tmp_path / name / "loss.png").read_bytes() for name in ("without", "with")]
+    assert pictures[0] != pictures[1] and evaluations

@@ -37,7 +37,11 @@ def test_a_number_in_scientific_notation_is_a_number(recipe_file):
         ({"model_name_or_path": "/no/such"}, "/no/such: no such model folder"),
         ({"model_name_or_path": None}, "model_name_or_path is not set"),
         ({"model_name_or_path": "medadapt/no-such-model"}, "medadapt/no-such-model: neither a folder here nor a model"),
-        ({"use_peft": None}, "use_peft"),
+        ({"use_peft": None}, "use_peft is not set.*full_finetuning"),
+        ({"full_finetuning": True}, "full_finetuning trains all weights and use_peft an adapter"),
+        ({"full_finetuning": True, "use_peft": False, "load_in_4bit": True}, "quantized weights cannot learn"),
+        ({"full_finetuning": True, "use_peft": False, "dtype": "bfloat16"}, "rounds most updates to nothing"),
+        ({"full_finetuning": True, "use_peft": False, "merge": True}, "merge has no place in a full fine-tuning"),
         ({"lora_target_modules": None}, "all-linear"),
         ({"output_dir": None}, "output_dir is not set"),
         ({"save_strategy": "no"}, "save_strategy must be"),
@@ -101,7 +105,7 @@ def test_shipped_recipes_have_known_keys_and_a_launch_line(path, base, monkeypat
 def _no_examples():
     from trainers.data import Examples
 
-    return Examples([{"prompt": "a", "completion": "b"}], {"used": 1}, {})
+    return Examples([{"prompt": "a", "completion": "b"}], {"used": 1}, {}, ["a row"])
 
 
 def test_recipes_set_the_environment(recipe_file, monkeypatch):

@@ -176,17 +176,17 @@ def test_settings_that_do_not_go_together_leave_nothing(recipe_file, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_its_step(recipe_file, monkeypatch):
-    from trainers.trainer import PackedTrainer
+    from trainers.trainer import Trainer
 
-    honest = PackedTrainer.compute_loss
+    honest = Trainer.compute_loss
 
     def explode(self, *args, **kwargs):
         loss = honest(self, *args, **kwargs)
         return loss * float("nan") if self.state.global_step == 3 else loss
 
     path = recipe_file(logging_steps=100)
-    monkeypatch.setattr(PackedTrainer, "compute_loss", explode)
-    with pytest.raises(InputError, match="the gradient is not finite at step 4; lower learning_rate"):
+    monkeypatch.setattr(Trainer, "compute_loss", explode)
+    with pytest.raises(InputError, match="the loss is not finite at step 4 .*lower learning_rate"):
         train(path)
     out = Path(read_json(path)["output_dir"])
     assert not (out / "training.json").exists() and run_folder.last_checkpoint(out)[1]["global_step"] == 2

@@ -113,7 +113,7 @@ def _obstacle_to_capture(args, training, model, *, on_gpu: bool, compiles: bool,
 
 
 def apply(chosen: Acceleration, trainer) -> None:
-    """Put what was chosen into ``trainer`` (:class:`trainers.trainer.PackedTrainer`), model and all."""
+    """Put what was chosen into ``trainer`` (:class:`trainers.trainer.Trainer`), model and all."""
     import torch
 
     from trainers.acceleration import graphs, lora, loss
@@ -135,4 +135,4 @@ def apply(chosen: Acceleration, trainer) -> None:
         graphed = graphs.GraphedBackbone(causal.base_model, dtype, training.gradient_accumulation_steps > 1)
     if loss.has_plain_head(causal):
         loss.add_head(causal, graphed)
-        trainer.own_head = True
+        trainer.has_own_head = True

@@ -85,14 +85,14 @@ def has_plain_head(model) -> bool:
 def add_head(model, graphed=None) -> None:
     """Let ``model(..., scored=, targets=)`` return (summed loss, hits) of the ``scored`` positions alone.
 
-    Without ``scored`` the forward is the one that it was. ``graphed`` (:class:`.graphs.GraphedBackbone`) takes the
+    Without ``targets`` the forward is the one that it was. ``graphed`` (:class:`.graphs.GraphedBackbone`) takes the
     backbone's place in training.
     """
     original = model.forward
 
     @functools.wraps(original)
     def forward(self, *args, scored=None, targets=None, **kwargs):
-        if scored is None:
+        if targets is None:
             return original(*args, **kwargs)
         kwargs = {key: value for key, value in kwargs.items() if value is not None}
         if graphed is not None and self.training:
@@ -100,7 +100,7 @@ def add_head(model, graphed=None) -> None:
                 kwargs["input_ids"], kwargs["position_ids"], kwargs["cu_seq_lens_q"], kwargs["max_length_q"]
             )
         else:
-            hidden = self.base_model(**kwargs, use_cache=False).last_hidden_state
+            hidden = self.base_model(**kwargs).last_hidden_state
         weight = self.get_output_embeddings().weight
         if hasattr(weight, "full_tensor"):  # sharded by FSDP2
             weight = weight.full_tensor()

@@ -44,6 +44,10 @@ class Examples:
             return self.rows
         return [draft.at(number) if draft.moves else row for draft, row in zip(self.drafts, self.rows, strict=True)]
 
+    def place(self, number: int) -> str:
+        """Where row ``number`` came from, as far as it is known."""
+        return self.drafts[number].place if self.drafts else f"example {number}"
+
     def __str__(self) -> str:
         dropped = ", ".join(f"{n:,} {what}" for what, n in self.counts.items() if what not in ("read", "used"))
         used = ", ".join(f"{source} {n:,}" for source, n in self.taken.items())

@@ -1,7 +1,7 @@
-"""Files on the Hugging Face Hub: upload one, download a repository's; every failure is one line that names the mend."""
+"""Files on the Hugging Face Hub, up and down; every failure is one line that names the mend."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,18 +11,20 @@ ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 """ORG/NAME."""
 
 
-def upload(file: Path, repo: str, path_in_repo: str, repo_type: str) -> str:
-    """Put ``file`` into a repository of the user's, made if it is not there; returns the commit's address.
+def upload(files: Mapping[str, Path | bytes], repo: str, repo_type: str, private: bool = False) -> str:
+    """Put files into a repository of the user's, made if it is not there, in one commit; returns the commit's address.
 
     The token is the one of HF_TOKEN or ``hf auth login``.
 
     Args:
+        files: path in the repository -> a local file, or its content.
         repo_type: ``dataset`` or ``model``.
+        private: whether a repository that is made now is seen by its owners alone.
 
     Raises:
         InputError: ``repo`` is no ORG/NAME, there is no token, the Hub refuses it, or it cannot be reached.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if not re.fullmatch(ID, repo):
         raise InputError(f"{repo}: not a Hub repository; give ORG/NAME")
@@ -30,13 +32,12 @@ def upload(file: Path, repo: str, path_in_repo: str, repo_type: str) -> str:
         raise InputError(f"{repo}: no token to upload with; run `hf auth login` or set HF_TOKEN")
     api = HfApi()
     with asking(repo, "upload to"):
-        api.create_repo(repo, repo_type=repo_type, exist_ok=True)
-        return api.upload_file(
-            path_or_fileobj=file,
-            path_in_repo=path_in_repo,
-            repo_id=repo,
+        api.create_repo(repo, repo_type=repo_type, private=private, exist_ok=True)
+        return api.create_commit(
+            repo,
+            [CommitOperationAdd(path, content) for path, content in files.items()],
             repo_type=repo_type,
-            commit_message=f"{path_in_repo}: written by medadapt",
+            commit_message=f"{next(iter(files)) if len(files) == 1 else f'{len(files)} files'}: written by medadapt",
         ).commit_url
 
 

@@ -1,0 +1,110 @@
+"""Does a merged model answer as base and adapter do? The logits after a fixed set of prompts, compared."""
+
+import functools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtasks import benchmarks, corpora, mcq, sources
+from medtasks.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+BENCHMARKS = ("medqa", "medmcqa", "pubmedqa", "mmlu_med")
+ITEMS = 6
+"""Items of each benchmark, the first training items of the bundled sample: the same everywhere, and no test item."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, and the letters that may answer it; none where it is no exam question."""
+
+    text: str
+    letters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one model's answers are from another's.
+
+    Attributes:
+        prompts: how many were compared.
+        relative_logit_error: ``||b - a|| / ||a||`` (Frobenius) of the logits after all prompts, (prompts, vocabulary).
+        letters: prompts that are answered by a letter.
+        letters_changed: those of them whose likeliest letter is another one.
+    """
+
+    prompts: int
+    relative_logit_error: float
+    letters: int
+    letters_changed: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.relative_logit_error:.2%} in the logits after {self.prompts} prompts, "
+            f"{self.letters_changed} of {self.letters} letters"
+        )
+
+    def as_dict(self) -> dict:
+        """For a JSON file; the error with four significant digits."""
+        return asdict(self) | {"relative_logit_error": float(f"{self.relative_logit_error:.4g}")}
+
+
+def prompts(file: Path | None = None) -> list[Prompt]:
+    """The sample's exam questions, rendered as they are asked, and those of a file.
+
+    Args:
+        file: ``.jsonl`` or ``.jsonl.gz`` with a ``prompt`` (str) in each row.
+
+    Raises:
+        InputError: there is no such file, or a row without a prompt.
+    """
+    found = list(_exam())
+    if file is None:
+        return found
+    if not file.is_file() or not file.name.endswith(corpora.JSONL):
+        raise InputError(f"{file}: no such file; prompts are rows with 'prompt' in a {' or '.join(corpora.JSONL)} file")
+    for place, row in corpora.file_rows(file):
+        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+            raise InputError(f"{place}: no 'prompt'; each row needs one, as text")
+        found.append(Prompt(row["prompt"]))
+    return found
+
+
+@functools.cache
+def _exam() -> tuple[Prompt, ...]:
+    """The sample's questions."""
+    with sources.reading_from("sample"):
+        items = [item for name in BENCHMARKS for item in benchmarks.load(name, "train")[:ITEMS]]
+    return tuple(Prompt(mcq.render(item), tuple(mcq.choices(item))) for item in items)
+
+
+def last_logits(model, tokenizer, asked: list[Prompt]) -> "torch.Tensor":
+    """float32 logits after each prompt, (prompts, vocabulary), on the CPU."""
+    import torch
+
+    model.eval()
+    rows = []
+    with torch.no_grad():
+        for prompt in asked:
+            encoded = tokenizer(prompt.text, return_tensors="pt", return_token_type_ids=False).to(model.device)
+            rows.append(model(**encoded, logits_to_keep=1).logits[0, -1].float().cpu())
+    return torch.stack(rows)
+
+
+def compare(reference: "torch.Tensor", other: "torch.Tensor", tokenizer, asked: list[Prompt]) -> Difference:
+    """How far ``other`` is from ``reference``, both from :func:`last_logits` over the prompts ``asked``."""
+    changed = 0
+    exams = [number for number, prompt in enumerate(asked) if prompt.letters]
+    for number in exams:
+        tokens = [_first_token(tokenizer, asked[number].text, letter) for letter in asked[number].letters]
+        changed += mcq.likeliest(reference[number, tokens].tolist()) != mcq.likeliest(other[number, tokens].tolist())
+    error = ((other - reference).norm() / reference.norm()).item()
+    return Difference(len(asked), error, len(exams), changed)
+
+
+def _first_token(tokenizer, prompt: str, letter: str) -> int:
+    """The token that begins the answer ``letter`` after ``prompt``."""
+    start = len(tokenizer(prompt)["input_ids"])
+    return tokenizer(prompt + mcq.DELIMITER + letter)["input_ids"][start]

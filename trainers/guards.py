@@ -1,0 +1,125 @@
+"""Stop a run whose numbers have gone wrong before they reach the weights, and name the examples that did it."""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtasks import files
+from medtasks.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+DIVERGED = "diverged.json"
+"""In the run's folder after such a stop: ``step``, ``problem``, ``example_ids`` and ``examples`` (their places)."""
+WINDOW, LEAST = 100, 10
+"""Steps whose gradient norms a spike is compared with, and how many there must be."""
+NAMED = 8
+"""Examples that the message names; the file names all."""
+
+
+class Guard:
+    """Looks at the losses and the gradient norm of every optimizer step before the optimizer does.
+
+    Stops where a loss or the norm is not finite, where the first gradient is zero (nothing is learned), and, with
+    ``max_grad_spike``, where the norm is that many times the median of the last :data:`WINDOW` steps, counted anew
+    after a resume. Under fp16 an infinite norm is no fault: that is how loss scaling finds its scale, and the step is
+    skipped.
+
+    Args:
+        out: the run's folder, for :data:`DIVERGED`.
+        place: what to call the example of an id, e.g. ``medqa row 17``.
+        fp16: whether losses are scaled.
+        max_grad_spike: a multiple of the median norm, or 0 for no such limit.
+    """
+
+    def __init__(self, out: Path, place: Callable[[int], str], fp16: bool = False, max_grad_spike: float = 0.0):
+        self.out, self.place, self.fp16, self.max_grad_spike = out, place, fp16, max_grad_spike
+        self.seen: list[list[int]] = []
+        self.losses: list[torch.Tensor] = []
+        self.pending: tuple | None = None
+        self.norms: deque[float] = deque(maxlen=WINDOW)
+
+    def add(self, examples: list[int], loss: "torch.Tensor") -> None:
+        """Note a micro-batch of the current step: its examples and its loss, ()."""
+        self.seen.append(examples)
+        self.losses.append(loss)
+
+    def check(self, norm: "torch.Tensor | float", step: int) -> None:
+        """Pass the step before this one, or stop; ``norm`` is that of this one's gradient before clipping.
+
+        One step late, so that a GPU is not waited for. Between the two nothing is kept: :meth:`settle` comes first.
+
+        Raises:
+            InputError: the step must not be taken; the message names step, examples and mend.
+        """
+        self.settle()
+        self.pending = (norm, step, self.seen, self.losses)
+        self.seen, self.losses = [], []
+
+    def settle(self) -> None:
+        """Pass the last step, or stop.
+
+        Raises:
+            InputError: as of :meth:`check`.
+        """
+        if self.pending is None:
+            return
+        (norm, step, seen, losses), self.pending = self.pending, None
+        norm = float(norm)
+        problem = self._problem(norm, losses)
+        if problem is not None:
+            self._stop(problem, step, seen, losses)
+        if math.isfinite(norm):
+            self.norms.append(norm)
+
+    def _problem(self, norm: float, losses: list) -> str | None:
+        if not _all_finite(losses):
+            return "the loss is not finite"
+        if not math.isfinite(norm):
+            return None if self.fp16 else "the gradient is not finite"
+        if not self.norms:
+            return None if norm else "the gradient is zero"
+        usual = statistics.median(self.norms)
+        if self.max_grad_spike and len(self.norms) >= LEAST and norm > self.max_grad_spike * usual:
+            return f"the gradient's norm is {norm:.3g}, usually {usual:.3g} (max_grad_spike {self.max_grad_spike:g})"
+        return None
+
+    def _stop(self, problem: str, step: int, seen: list[list[int]], losses: list):
+        from accelerate import PartialState
+
+        ids = _suspects(seen, losses)
+        places = [self.place(number) for number in ids]
+        if PartialState().is_main_process:
+            about = {"step": step, "problem": problem, "example_ids": ids, "examples": places}
+            files.write_json(self.out / DIVERGED, about)
+        shown = ", ".join(places[:NAMED]) + (f" and {len(places) - NAMED} more" if len(places) > NAMED else "")
+        mend = "lower learning_rate or max_grad_norm, train in bf16 or fp32 rather than fp16, or mend the example"
+        if problem == "the gradient is zero":
+            mend = "no token of these examples is learned, or all weights are frozen"
+        raise InputError(
+            f"{problem} at step {step}{f' (learning from {shown})' if shown else ''}; {mend}, and start again with "
+            f"'overwrite: true'"
+        )
+
+
+def _all_finite(losses: list) -> bool:
+    """Of every process, so that all stop together."""
+    import torch
+    from accelerate.utils import gather
+
+    return bool(gather(torch.stack(losses).isfinite().all().reshape(1)).all())
+
+
+def _suspects(seen: list[list[int]], losses: list) -> list[int]:
+    """The examples of the micro-batches without a finite loss, or of the whole step; of all processes, sorted."""
+    from accelerate.utils import gather_object
+
+    bad = [not loss.isfinite().item() for loss in losses]
+    mine = [number for numbers, is_bad in zip(seen, bad, strict=True) if is_bad for number in numbers]
+    found = gather_object([mine, [number for numbers in seen for number in numbers]])
+    suspects, whole = ({number for part in found[which::2] for number in part} for which in (0, 1))
+    return sorted(suspects or whole)

@@ -1,0 +1,189 @@
+"""Put an adapter into its base's weights: a plain model, and by how much it answers differently.
+
+    python -m trainers.merge ADAPTER --out FOLDER [--base MODEL] [--method dequantize|original] [--dtype DTYPE]
+    python -m trainers.merge ADAPTER --out FOLDER --scale 0.7 [--adapter_only]
+
+What was trained on 4 or 8 bits is merged into the weights that it was trained on, dequantized; `--method original`
+takes the unquantized ones, which are not those that the adapter corrects. Either way the merged model is compared with
+base and adapter on the same prompts, and what was found is printed and kept in the folder's merge.json. `--scale` takes
+a part of what the adapter changes: 0 is the base, 1 the adapter (WiSE-FT: Wortsman et al. 2022, arXiv:2109.01903).
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtasks import files, models
+from medtasks.errors import InputError
+from trainers import adapter as adapters
+from trainers import fidelity, recipe
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+REPORT = "merge.json"
+METHODS = ("dequantize", "original")
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def main(argv: list[str]) -> int:
+    """Merge or scale what the arguments name; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainers.merge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("adapter", type=Path, help="an adapter's folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that is not there yet")
+    parser.add_argument("--base", metavar="MODEL", help="where the base lies now (default: where it was in training)")
+    parser.add_argument("--method", choices=METHODS, help="default: dequantize what was trained on 4 or 8 bits")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the merged weights (default: the base's in training)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the adapter's change to take (default: 1)")
+    parser.add_argument("--adapter_only", action="store_true", help="write the scaled adapter, not a merged model")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="more prompts to compare on: .jsonl with 'prompt'")
+    args = parser.parse_args(argv)
+    if args.out.exists():
+        raise InputError(f"{args.out}: is there already; give another --out, or remove it")
+    if args.adapter_only:
+        adapters.scale(args.adapter, args.out, args.scale)
+        print(f"{args.out}: {args.adapter} at {args.scale:g} of its strength")
+        return 0
+    report = merge(args.adapter, args.out, args.base, args.method, args.dtype, args.scale, args.prompts)
+    print(f"{args.out}: {describe(report)}")
+    return 0
+
+
+def merge(
+    adapter: Path,
+    out: Path,
+    base: str | None = None,
+    method: str | None = None,
+    dtype: str | None = None,
+    scale: float = 1.0,
+    prompts: Path | None = None,
+) -> dict:
+    """Write base + adapter as a plain model with tokenizer, card and ``merge.json`` into ``out``, at one stroke.
+
+    Args:
+        base: folder or Hub id; None takes the one that the adapter names.
+        method: one of :data:`METHODS`; None dequantizes where the adapter was trained on quantized weights.
+        dtype: of the merged weights; None keeps the base's.
+        scale: of the adapter's change of the weights.
+        prompts: a file of further prompts (:func:`trainers.fidelity.prompts`).
+
+    Returns:
+        What ``merge.json`` holds: how it was merged, and under ``difference`` and ``adapter_effect`` how far the merged
+        model, and the base alone, are from base + adapter (:class:`trainers.fidelity.Difference`).
+
+    Raises:
+        InputError: not an adapter of this base, or its files cannot be loaded.
+    """
+    import torch
+
+    trained = trained_on(adapter, base)
+    quantized = bool(trained.load_in_4bit or trained.load_in_8bit)
+    method = method or ("dequantize" if quantized else "original")
+    if method == "dequantize" and not quantized:
+        raise InputError(f"{adapter} was trained on weights that are not quantized; take --method dequantize out")
+    asked, tokenizer = fidelity.prompts(prompts), adapters.load_tokenizer(trained)
+    with tempfile.TemporaryDirectory() as scaled:
+        strong = adapter if scale == 1 else adapters.scale(adapter, Path(scaled) / "adapter", scale)
+        model = _with_adapter(adapters.load_base(trained), strong)
+        reference = fidelity.last_logits(model, tokenizer, asked)
+        with model.disable_adapter():
+            base_alone = fidelity.last_logits(model, tokenizer, asked)
+        if quantized:
+            model = _with_adapter(_unquantized(model.unload(), trained, method), strong)
+    if dtype is not None:
+        for parameter in model.parameters():  # and no buffers: those of rotary positions must stay exact
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+    merged = model.merge_and_unload()
+    after = fidelity.last_logits(merged, tokenizer, asked)
+    report = {
+        "base": trained.model_name_or_path,
+        "base_fingerprint": models.fingerprint(trained.model_name_or_path, trained.model_revision),
+        "adapter_fingerprint": files.sha256_file(adapter / adapters.WEIGHTS)[:16],
+        "trained_on": _precision(trained),
+        "method": method,
+        "dtype": str(merged.dtype).removeprefix("torch."),
+        "scale": scale,
+        "difference": fidelity.compare(reference, after, tokenizer, asked).as_dict(),
+        "adapter_effect": fidelity.compare(reference, base_alone, tokenizer, asked).as_dict(),
+    }
+    with files.new_folder(out) as folder:
+        merged.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if (adapter / models.ADAPTER_CARD).is_file():
+            shutil.copyfile(adapter / models.ADAPTER_CARD, folder / models.ADAPTER_CARD)
+        files.write_json(folder / REPORT, report)
+    return report
+
+
+def describe(report: dict) -> str:
+    """One line about a merged model, from what :func:`merge` returned."""
+    difference, effect = (fidelity.Difference(**report[key]) for key in ("difference", "adapter_effect"))
+    return (
+        f"merged ({report['method']}, {report['dtype']}); it differs from base + adapter by {difference}; "
+        f"the base without the adapter differs by {effect}"
+    )
+
+
+def trained_on(adapter: Path, base: str | None = None) -> "ModelConfig":
+    """The base as the adapter was trained on it: which one, and in which precision or quantization.
+
+    An adapter made elsewhere tells its base alone; it is taken unquantized, in the precision that it is stored in.
+
+    Raises:
+        InputError: not an adapter, or not of ``base``.
+    """
+    from trl import ModelConfig
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise InputError(f"{adapter}: not an adapter folder (no adapter_config.json)")
+    settings = {
+        "dtype": "auto",
+        "model_name_or_path": _json(adapter / "adapter_config.json")["base_model_name_or_path"],
+    }
+    if (adapter / models.ADAPTER_CARD).is_file():
+        card = _json(adapter / models.ADAPTER_CARD)
+        known = {field.name for field in dataclasses.fields(ModelConfig)}
+        settings = {key: value for key, value in card["config"].items() if key in known}
+        settings["model_name_or_path"] = card["base"]
+    if base is not None:
+        settings["model_name_or_path"] = base
+    if not settings["model_name_or_path"]:
+        raise InputError(f"{adapter} does not name its base; give --base")
+    models.check_adapter(adapter, settings["model_name_or_path"])
+    return ModelConfig(**settings)
+
+
+def _with_adapter(base, adapter: Path):
+    """PEFT's model, where its process computes."""
+    from accelerate import PartialState
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(base, str(adapter))
+    return model if getattr(base, "is_quantized", False) else model.to(PartialState().device)
+
+
+def _unquantized(base, trained: "ModelConfig", method: str):
+    """The weights to merge into: those of the quantized ``base``, or those that it was quantized from."""
+    if method == "dequantize":
+        return base.dequantize()
+    return adapters.load_base(dataclasses.replace(trained, load_in_4bit=False, load_in_8bit=False))
+
+
+def _precision(trained: "ModelConfig") -> str:
+    if trained.load_in_4bit:
+        return trained.bnb_4bit_quant_type
+    return "int8" if trained.load_in_8bit else trained.dtype
+
+
+def _json(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    recipe.command(main)
