@@ -14,6 +14,7 @@ from medtasks import files, sources
 from medtasks.errors import InputError
 from trainers import adapter, run_folder
 from trainers.data import Examples
+from trainers.planning import retry
 from trainers.run_folder import RunArguments
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ NOT_HERE = {
 }
 """TRL's keys that have no place here, and why."""
 
+SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 LIBRARIES = ("trl", "peft", "transformers", "torch", "accelerate", "datasets")
 
 
@@ -126,21 +128,30 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
     if checkpoint is not None and state["global_step"] >= state["max_steps"]:
         return
     _use_all_cores(stage.training)
-    trainer = _build(stage)
-    if PartialState().is_main_process:
-        run_folder.begin(stage.out, run)
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            "the accelerator's memory is full; lower per_device_train_batch_size or max_length, or set "
-            "gradient_checkpointing or load_in_4bit"
-        ) from error
-    trainer.accelerator.free_memory()
-    del trainer
+    processes = PartialState().num_processes
+    retry.until_it_fits(stage.training, lambda: _attempt(stage, run), lambda: _next_knob(stage), processes)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _attempt(stage: Stage, run: dict) -> None:
+    """Build the trainer, and train from the last checkpoint on."""
+    from accelerate import PartialState
+
+    trainer = _build(stage)
+    if PartialState().is_main_process:
+        run_folder.begin(stage.out, run)
+    checkpoint, _ = run_folder.last_checkpoint(stage.out)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    trainer.accelerator.free_memory()
+
+
+def _next_knob(stage: Stage) -> str:
+    """What to change where memory is full."""
+    from trainers.planning import knobs
+
+    return knobs.advice(vars(stage.model) | vars(stage.training))
 
 
 def _build(stage: Stage):
@@ -197,6 +208,7 @@ def _publish(stage: Stage, run: dict) -> None:
     _merge_if_asked(stage)
     counts = {"counts": stage.examples.counts, "sources": stage.examples.taken, "from": sources.kinds()}
     training = {"steps": state["global_step"], "epochs": state["epoch"], "seed": stage.training.seed}
+    training |= {key: getattr(stage.training, key) for key in SPLIT}  # as it was in the end, if memory was full
     loss = {"final_loss": history[-1]["loss"], "first_loss": history[0]["loss"]}
     files.write_json(out / run_folder.FINISHED, about | training | loss | {"data": counts})
 

@@ -105,6 +105,7 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r"):
         if not isinstance(settings[key], int) or settings[key] < 1:
             raise InputError(f"{key}: {settings[key]} is no number from 1 on")
+    checkpointing, every = _checkpointing(settings)
     bf16, fp16 = settings["bf16"], bool(settings["fp16"])
     return Setup(
         micro_batch=settings["per_device_train_batch_size"],
@@ -117,8 +118,8 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
         rank=settings["lora_r"] if settings["use_peft"] else None,
         targets=_targets(settings["lora_target_modules"]),
         dropout=float(settings["lora_dropout"]),
-        checkpointing=_checkpointing(settings),
-        every=int((settings.get("gradient_checkpointing_kwargs") or {}).get("every_n_layers", 1)),
+        checkpointing=checkpointing,
+        every=every,
         optim=str(getattr(settings["optim"], "value", settings["optim"])),
         labelled=LETTER_LABELS if settings.get("answer_style") == "letter" else 1.0,
         masked=_is_masked(settings),
@@ -137,15 +138,22 @@ def _targets(targets) -> str | tuple[str, ...]:
     return "all-linear" if names == ["all-linear"] else tuple(names)
 
 
-def _checkpointing(settings: dict) -> str:
-    if not settings["gradient_checkpointing"]:
-        return "off"
-    return "selective" if (settings.get("gradient_checkpointing_kwargs") or {}).get("selective") else "all"
+def _checkpointing(settings: dict) -> tuple[str, int]:
+    """How layers are checkpointed, and every how many; ``activation_checkpointing`` is transformers' newer name."""
+    new, old = ("activation_checkpointing", "gradient_checkpointing")
+    is_on = settings[old] if settings.get(new) is None else settings[new]
+    how = settings.get(f"{new}_kwargs") or settings.get(f"{old}_kwargs") or {}
+    if not isinstance(how, dict):
+        raise InputError(f"{old}_kwargs: a mapping expected, not '{how}'")
+    kind = "off" if not is_on else "selective" if how.get("selective") else "all"
+    return kind, int(how.get("every_n_layers", 1))
 
 
 def _is_masked(settings: dict) -> bool:
     """Whether documents that share a row are kept apart by a mask: by SDPA, but not by flash or flex attention."""
     attention = str(settings["attn_implementation"] or "sdpa")
     if attention == "eager":
-        raise InputError("attn_implementation: eager keeps every score and is not planned; take the key out, or say sdpa")
+        raise InputError(
+            "attn_implementation: eager keeps every score and is not planned; take the key out, or say sdpa"
+        )
     return bool(settings["packing"] or settings["padding_free"]) and attention == "sdpa"
