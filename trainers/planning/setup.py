@@ -1,5 +1,6 @@
 """What in a recipe decides memory and time: batch, precision, adapter, checkpointing, optimizer, devices."""
 
+import json
 from dataclasses import dataclass
 
 from medtasks.errors import InputError
@@ -143,8 +144,10 @@ def _checkpointing(settings: dict) -> tuple[str, int]:
     new, old = ("activation_checkpointing", "gradient_checkpointing")
     is_on = settings[old] if settings.get(new) is None else settings[new]
     how = settings.get(f"{new}_kwargs") or settings.get(f"{old}_kwargs") or {}
-    if not isinstance(how, dict):
-        raise InputError(f"{old}_kwargs: a mapping expected, not '{how}'")
+    try:
+        how = json.loads(how) if isinstance(how, str) else dict(how)  # text, from the command line
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{old}_kwargs: a mapping expected, not '{how}'") from error
     kind = "off" if not is_on else "selective" if how.get("selective") else "all"
     return kind, int(how.get("every_n_layers", 1))
 
