@@ -204,6 +204,12 @@ def _kinds():
     return ModelConfig, SFTConfig, RunArguments, SFTDataArguments
 
 
+def test_missing_keys_have_trl_s_defaults():
+    known = recipe.settings(_kinds(), [], "")
+    for key, value in setup.DEFAULTS.items():
+        assert str(getattr(known[key], "value", known[key])) == str(value), key
+
+
 def test_settings_become_a_setup(qwen):
     def made(*arguments):
         return setup.of(recipe.settings(_kinds(), ["--model_name_or_path", qwen, *arguments], ""))

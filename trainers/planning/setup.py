@@ -5,6 +5,27 @@ from dataclasses import dataclass
 
 from medtasks.errors import InputError
 
+DEFAULTS = {
+    "dtype": "float32",
+    "load_in_4bit": False,
+    "load_in_8bit": False,
+    "use_bnb_nested_quant": False,
+    "use_peft": False,
+    "lora_r": 16,
+    "lora_dropout": 0.05,
+    "lora_target_modules": None,
+    "attn_implementation": None,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_length": 1024,
+    "gradient_checkpointing": True,
+    "optim": "adamw_torch_fused",
+    "bf16": None,
+    "fp16": False,
+    "packing": False,
+    "padding_free": False,
+}
+"""What TRL takes for the keys that count where a recipe does not have them."""
 LETTER_LABELS = 0.05
 """Share of tokens that are labelled at most where a letter is the answer: the letter and the end, of 40 and more."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
@@ -88,11 +109,12 @@ class Setup:
 
 
 def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = False) -> Setup:
-    """The setup that a recipe's settings (every key of SFTConfig and ModelConfig, defaults included) describe.
+    """The setup that a recipe's settings describe; where keys are missing, TRL's :data:`DEFAULTS` count.
 
     Raises:
         InputError: settings that cannot be planned.
     """
+    settings = DEFAULTS | settings
     dtype = str(settings["dtype"]).removeprefix("torch.")
     if dtype not in BYTES:
         raise InputError(f"dtype: '{dtype}' is none of {', '.join(DTYPES)}")
