@@ -13,6 +13,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from medtasks.errors import InputError
@@ -98,52 +100,86 @@ def parse(dataclass_types, argv: list[str], doc: str, overrides: dict | None = N
         InputError: an unknown key, a value of the wrong type, or a combination that a dataclass refuses.
     """
     import torch
-    from trl import TrlParser
 
-    class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-        pass
+    given = _Given.read(dataclass_types, argv, doc, overrides, use_cpu=not torch.accelerator.is_available())
+    with _saying_where(given.place):
+        instances = given.parser.parse_args_into_dataclasses(given.rest, look_for_args_file=False)
+    return instances, {key: value for key, value in given.settings.items() if value != given.defaults[key]}
 
-    config, rest = take("config", argv)
-    parser = TrlParser(
-        dataclass_types,
-        usage=argparse.SUPPRESS,
-        description=doc,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-        epilog="Every option is a recipe key too. Those under 'options' are TRL's SFTConfig and ModelConfig.",
-    )
-    parser.error = _raise
-    parser.set_defaults(use_cpu=not torch.accelerator.is_available())
-    defaults = vars(parser.parse_args([]))
-    place = "the command line"
-    recipe = {}
-    if config is not None:
-        place = str(find(config))
-        recipe = read(Path(place))
-    overrides = overrides or {}
-    if foreign := [key for key in overrides if key not in defaults and key != "env"]:
-        raise InputError(f"'{foreign[0]}' is no key of {place}{did_you_mean(foreign[0], defaults)}")
-    recipe |= overrides
-    environment = recipe.pop("env", None) or {}
-    if not isinstance(environment, dict):
-        raise InputError(f"{place}: 'env' must be a mapping of environment variables")
-    os.environ.update({name: str(value) for name, value in environment.items()})
-    for key in recipe:
-        if key not in defaults:
-            raise InputError(f"{place}: unknown key '{key}'{did_you_mean(key, defaults)}; --help lists all keys")
-    try:
-        parser.set_defaults_with_config(
-            **{action.dest: _typed(action, recipe[action.dest]) for action in parser._actions if action.dest in recipe}
+
+def settings(dataclass_types, argv: list[str], doc: str, overrides: dict | None = None) -> dict:
+    """As :func:`parse`, but every key's value, defaults included, for whatever machine: no instances are made, which
+    would refuse what this one cannot do.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong type.
+    """
+    return _Given.read(dataclass_types, argv, doc, overrides, use_cpu=False).settings
+
+
+@dataclass
+class _Given:
+    """A recipe and a command line, read with the parser of some dataclasses."""
+
+    parser: argparse.ArgumentParser
+    defaults: dict
+    settings: dict
+    rest: list[str]
+    place: str
+
+    @staticmethod
+    def read(dataclass_types, argv: list[str], doc: str, overrides: dict | None, use_cpu: bool) -> "_Given":
+        from trl import TrlParser
+
+        class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+            pass
+
+        config, rest = take("config", argv)
+        parser = TrlParser(
+            dataclass_types,
+            usage=argparse.SUPPRESS,
+            description=doc,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+            epilog="Every option is a recipe key too. Those under 'options' are TRL's SFTConfig and ModelConfig.",
         )
-        namespace, unknown = parser.parse_known_args(rest)
-        if unknown:
-            raise InputError(f"unknown argument '{unknown[0]}'{did_you_mean(unknown[0].lstrip('-'), defaults)}")
-        instances = parser.parse_args_into_dataclasses(rest, look_for_args_file=False)
+        parser.error = _raise
+        parser.set_defaults(use_cpu=use_cpu)
+        defaults = vars(parser.parse_args([]))
+        place = "the command line"
+        recipe = {}
+        if config is not None:
+            place = str(find(config))
+            recipe = read(Path(place))
+        overrides = overrides or {}
+        if foreign := [key for key in overrides if key not in defaults and key != "env"]:
+            raise InputError(f"'{foreign[0]}' is no key of {place}{did_you_mean(foreign[0], defaults)}")
+        recipe |= overrides
+        environment = recipe.pop("env", None) or {}
+        if not isinstance(environment, dict):
+            raise InputError(f"{place}: 'env' must be a mapping of environment variables")
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        for key in recipe:
+            if key not in defaults:
+                raise InputError(f"{place}: unknown key '{key}'{did_you_mean(key, defaults)}; --help lists all keys")
+        with _saying_where(place):
+            typed = {a.dest: _typed(a, recipe[a.dest]) for a in parser._actions if a.dest in recipe}
+            parser.set_defaults_with_config(**typed)
+            namespace, unknown = parser.parse_known_args(rest)
+            if unknown:
+                raise InputError(f"unknown argument '{unknown[0]}'{did_you_mean(unknown[0].lstrip('-'), defaults)}")
+        return _Given(parser, defaults, vars(namespace), rest, place)
+
+
+@contextmanager
+def _saying_where(place: str):
+    """Make of what the parser raises one line that names the recipe."""
+    try:
+        yield
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"{place}: {' '.join(str(error).split())}") from error
-    return instances, {key: value for key, value in vars(namespace).items() if value != defaults[key]}
 
 
 def _typed(action: argparse.Action, value):

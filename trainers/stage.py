@@ -16,6 +16,7 @@ from medtasks.errors import InputError
 from trainers import acceleration, adapter, batches, data, guards, merge, processes, run_folder, trackers
 from trainers.acceleration import AccelerationArguments
 from trainers.data import Examples
+from trainers.planning import retry
 from trainers.run_folder import RunArguments
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ NOT_HERE = {
 }
 """TRL's keys that have no place here, and why."""
 
+SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 LIBRARIES = ("trl", "peft", "transformers", "torch", "accelerate", "datasets")
 
 
@@ -146,6 +148,18 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
     if checkpoint is not None and state["global_step"] >= state["max_steps"]:
         return
     _use_all_cores(stage.training)
+    number = PartialState().num_processes
+    retry.until_it_fits(stage.training, lambda: _attempt(stage, run), lambda: _next_knob(stage), number)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _attempt(stage: Stage, run: dict) -> None:
+    """Build the trainer, and train from the last checkpoint on."""
+    from accelerate import PartialState
+
+    checkpoint, _ = run_folder.last_checkpoint(stage.out)
     if checkpoint is not None:
         stage.training.eval_on_start = False  # the start is in the checkpoint's history
     trainer = _build(stage)
@@ -153,18 +167,15 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
         run_folder.begin(stage.out, run)
         _write_data(stage)
         (stage.out / guards.DIVERGED).unlink(missing_ok=True)
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            "the accelerator's memory is full; lower per_device_train_batch_size or max_length, or set "
-            "gradient_checkpointing or load_in_4bit"
-        ) from error
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.accelerator.free_memory()
-    del trainer
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+
+
+def _next_knob(stage: Stage) -> str:
+    """What to change where memory is full."""
+    from trainers.planning import knobs
+
+    return knobs.advice(vars(stage.model) | vars(stage.training))
 
 
 def _write_data(stage: Stage) -> None:
@@ -265,6 +276,7 @@ def _publish(stage: Stage, run: dict) -> None:
     _merge_if_asked(stage)
     counts = {"counts": stage.examples.counts, "sources": stage.examples.taken, "from": sources.kinds()}
     training = {"steps": state["global_step"], "epochs": history[-1]["epoch"], "seed": stage.training.seed}
+    training |= {key: getattr(stage.training, key) for key in SPLIT}  # as it was in the end, if memory was full
     loss = {"final_loss": history[-1]["loss"], "first_loss": history[0]["loss"]}
     if evaluations:
         loss |= {"final_eval_loss": evaluations[-1]["eval_loss"], "first_eval_loss": evaluations[0]["eval_loss"]}

@@ -10,34 +10,35 @@ sets, which test them; another kind of machine may lie further off. Estimated ov
     2 CPU cores, SmolLM2-135M    time                         memory
     eval-base, -sft, -msft       0.89, 0.77, 0.83
     eval-rag, -sft+rag           0.93, 0.84
-    train-sft, -msft             0.93, 1.01                   0.77, 0.74
+    train-sft, -msft             0.93, 1.01                   0.66, 0.63
     H100, a 1.5B model, 4-bit
     eval-base, -sft, -msft       0.79, 0.75, 0.84
     eval-rag, -sft+rag           0.85, 0.92
-    train-sft, -msft             1.03, 1.01                   1.14, 1.33
+    train-sft, -msft             1.03, 1.01                   0.98, 0.98
     index-books                  0.87
     the same on whole test sets
     eval-base, -sft, -msft       0.72, 0.61, 0.61             1.01, 1.00, 1.00
     eval-rag, -sft+rag           0.58, 0.85                   1.15, 0.86
-    train-sft, -msft             0.86, 0.85                   1.14, 1.33
+    train-sft, -msft             0.86, 0.85                   0.98, 0.98
     index-books                  0.87
 
 given the tokens that the trainings saw (that eval-rag was killed once and began again). Where these must be guessed too
 (:mod:`results.studies.workload`), that error is added; SFT on the CPU was guessed at 1.12 of its tokens.
 
-Memory is weights, what a batch keeps, and a base for Python with its libraries. Training keeps, a token and layer, the
-inputs of what is differentiated: in 2 bytes 8 hidden and 4 inner widths, and for LoRA in float32 each adapted product's
-input (Korthikanti et al. 2022, arXiv:2205.05198, count activations in this way); twice that on a CPU, fitted. With
-checkpointing, one layer's and each layer's input. Adapters take 16 bytes a weight: value, gradient, Adam's moments.
+An evaluation's memory is weights, what a batch keeps, and a base for Python with its libraries; a training's is that of
+:mod:`trainers.planning`, rows taken to be full.
 """
 
+import dataclasses
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from results.studies import cost
 from results.studies.workload import Asked, Embedded, Stage
+from trainers.planning import memory
+from trainers.planning import shape as planning
 
 START = {"index": 30.0, "training": 25.0, "evaluation": 26.0}
 """Seconds before and after the work itself."""
@@ -61,9 +62,6 @@ CPU_BATCH, GPU_BATCH = 2_048, 65_536
 """Tokens of a batch of `hf-mcq` at most."""
 GPU_ACTIVATIONS = 1.5
 """How much more a GPU's scoring keeps than is counted here."""
-CPU_ACTIVATIONS = 2
-"""How much more a CPU's training keeps than is counted here."""
-ADAPTER_BYTES, NF4_BYTES = 16, 0.56
 PRODUCT, PRODUCT_SECONDS = 1_024, 0.15
 """Width of the product that is timed, doubled four times on a GPU, and seconds to time it."""
 
@@ -78,11 +76,8 @@ class Shape:
     hidden: int
     inner: int
     file_bytes: int
-
-    @property
-    def adapted(self) -> int:
-        """Inputs and outputs, together, of a layer's linear maps: LoRA's weights for each rank."""
-        return 8 * self.hidden + 3 * (self.hidden + self.inner)
+    decoder: planning.Shape | None = field(default=None, compare=False)
+    """As :mod:`trainers.planning` sees it: a model of another kind as if it were a decoder of the same widths."""
 
     @staticmethod
     def of(folder: Path) -> "Shape":
@@ -95,7 +90,10 @@ class Shape:
         gated = 3 if config.get("hidden_act") in ("silu", "swish") else 2
         body = layers * (2 * hidden * hidden + 2 * hidden * keys + gated * hidden * inner)
         files = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return Shape(body, config.get("vocab_size", 0) * hidden, layers, hidden, inner, files)
+        vocabulary = config.get("vocab_size", 0)
+        widths = {"hidden_size": hidden, "intermediate_size": inner, "num_attention_heads": heads}
+        widths |= {"num_hidden_layers": layers, "vocab_size": vocabulary}
+        return Shape(body, vocabulary * hidden, layers, hidden, inner, files, planning.of_config(config | widths))
 
 
 @dataclass(frozen=True)
@@ -177,30 +175,26 @@ def evaluation(
 def training(shape: Shape, where: Machine, stages: list[Stage]) -> Estimate:
     """Of all stages of a training, one after the other."""
     seconds: float | None = START["training"]
-    memory = 0.0
+    plans = []
     for stage in stages:
-        share = TRAINING["gpu 4-bit" if where.kind == "gpu" and stage.is_4bit else where.kind]
-        passes = 6 if stage.checkpointing else 4
-        weights = shape.body + (shape.head if stage.labelled else 0)
+        setup = stage.setup
+        share = TRAINING["gpu 4-bit" if where.kind == "gpu" and setup.base == "nf4" else where.kind]
+        passes = 4 if setup.checkpointing == "off" else 6
+        weights = shape.body + (shape.head if setup.labelled == 1 else 0)
         if stage.tokens is None:
             seconds = None
         elif seconds is not None:
             operations = passes * weights * stage.tokens
             seconds += STAGE_START + operations / (where.rates["bfloat16"] * share)
-        memory = max(memory, training_bytes(shape, where.kind, stage))
+        plans.append(training_memory(shape, where.kind, stage))
     if where.kind == "gpu":
-        return Estimate(seconds, TRAINING_RSS + shape.file_bytes, memory)
-    return Estimate(seconds, TRAINING_RSS + memory)
+        return Estimate(seconds, TRAINING_RSS + shape.file_bytes, max(plan.allocated for plan in plans))
+    return Estimate(seconds, max(plan.shown for plan in plans))
 
 
-def training_bytes(shape: Shape, kind: str, stage: Stage) -> float:
-    """Bytes of weights, adapter, and what a batch keeps."""
-    adapter = ADAPTER_BYTES * stage.rank * shape.layers * shape.adapted
-    weights = shape.body * (NF4_BYTES if stage.is_4bit else 2) + 2 * shape.head
-    a_layer = 2 * (8 * shape.hidden + 4 * shape.inner) + 4 * (6 * shape.hidden + shape.inner)
-    layers = (a_layer + 2 * shape.layers * shape.hidden) if stage.checkpointing else shape.layers * a_layer
-    logits = 6 * shape.head // max(1, shape.hidden) if stage.labelled else 0  # in 2 bytes, and once in 4
-    return adapter + weights + stage.batch * (layers * (CPU_ACTIVATIONS if kind == "cpu" else 1) + logits)
+def training_memory(shape: Shape, kind: str, stage: Stage) -> memory.Plan:
+    """What a stage of training holds at its highest (:mod:`trainers.planning`)."""
+    return memory.plan(shape.decoder, dataclasses.replace(stage.setup, on_cpu=kind == "cpu"))
 
 
 def index(shape: Shape, where: Machine, work: Embedded | None) -> Estimate:

@@ -15,6 +15,8 @@ from medtasks import benchmarks, catalogue, corpora, mcq, sources
 from results.studies import recipes
 from results.studies.inputs import dataset_of
 from results.studies.study import Index, Study, Training, Variant
+from trainers.planning import setup as planning
+from trainers.planning.setup import Setup
 
 CHARACTERS = 4
 """Of English text in a token. Measured on the prompts of the four benchmarks: 3.6 (MedMCQA) to 4.2 (SmolLM2)."""
@@ -42,8 +44,8 @@ MEASURED_BYTES = 32_000_000
 """Of a corpus; a longer one is taken to go on like its beginning."""
 CHUNKS = {"size": 1_000, "overlap": 200}
 """rag_model's defaults, in characters."""
-EPOCHS, BATCH, MAX_LENGTH, RANK = 3, 8, 1024, 16
-"""TRL's and PEFT's defaults."""
+EPOCHS, BATCH, MAX_LENGTH = 3, 8, 1024
+"""TRL's defaults."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage of training does.
-
-    Attributes:
-        tokens: in all steps; None if unknown.
-        batch: most tokens of one forward pass.
-        labelled: whether every token's logits are needed.
-    """
+    """What a stage of training does: ``tokens`` in all steps (None if unknown), and how (``setup``)."""
 
     tokens: int | None
-    batch: int
-    labelled: bool
-    rank: int = RANK
-    is_4bit: bool = False
-    checkpointing: bool = True
+    setup: Setup
 
 
 def asked(study: Study, variant: Variant) -> Asked:
@@ -148,14 +140,8 @@ def _stage(stage: str, recipe: dict, processes: int) -> Stage:
         examples, mean = _examples(stage, recipe)
         seen = steps * a_step if steps > 0 else float(recipe.get("num_train_epochs", EPOCHS)) * examples
         tokens = seen * mean if mean is not None else None
-    return Stage(
-        tokens=None if tokens is None else int(tokens),
-        batch=batch * length,
-        labelled=stage == "cpt",
-        rank=int(recipe.get("lora_r", RANK)),
-        is_4bit=bool(recipe.get("load_in_4bit")),
-        checkpointing=bool(recipe.get("gradient_checkpointing", True)),
-    )
+    how = planning.of({"answer_style": "letter" if stage == "sft" else None} | recipe, gpus=processes)
+    return Stage(None if tokens is None else int(tokens), how)
 
 
 def _examples(stage: str, recipe: dict) -> tuple[int, float | None]:

@@ -12,10 +12,23 @@ from results.studies.estimate import Machine, Shape
 from results.studies.steps import Step
 from results.studies.study import Index, Study, Training, Variant, of_folder
 from results.studies.workload import Asked, Embedded, Stage
+from trainers.planning import shape as planning
+from trainers.planning.setup import Setup
 
 RUNS = Path(__file__).parents[2] / "results" / "runs"
-SMOLLM2 = Shape(106_168_320, 28_311_552, 30, 576, 1_536, 269_060_552)
-QWEN = Shape(1_310_195_712, 233_373_696, 28, 1_536, 8_960, 3_090_000_000)
+
+
+def decoder(kind, hidden, inner, layers, heads, keys, vocabulary):
+    """As the planner sees a model."""
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers, "vocab_size": vocabulary}
+    heads = {"num_attention_heads": heads, "num_key_value_heads": keys}
+    return planning.of_config({"model_type": kind, "tie_word_embeddings": True} | sizes | heads)
+
+
+SMOLLM2 = Shape(106_168_320, 28_311_552, 30, 576, 1_536, 269_060_552, decoder("llama", 576, 1_536, 30, 9, 3, 49_152))
+QWEN = Shape(
+    1_310_195_712, 233_373_696, 28, 1_536, 8_960, 3_090_000_000, decoder("qwen2", 1_536, 8_960, 28, 12, 2, 151_936)
+)
 MINILM = Shape(10_616_832, 11_720_448, 6, 384, 1_536, 90_868_376)
 CORES = Machine("2 CPU cores", "cpu", {"bfloat16": 0.326e12, "float32": 0.135e12})
 """As measured where the study ran (benchmarks/figures/scoring_cpu_zero_shot*.json)."""
@@ -90,7 +103,7 @@ def test_the_table_in_the_docstring_is_what_comes_out(hub):
 
 
 def test_shapes_are_read_from_config(language_model, embedder):
-    assert Shape.of(language_model) == SMOLLM2
+    assert Shape.of(language_model) == SMOLLM2 and Shape.of(language_model).decoder == SMOLLM2.decoder
     assert Shape.of(embedder) == MINILM
 
 
@@ -106,17 +119,18 @@ def test_a_product_is_timed_within_a_second():
 
 def test_what_cannot_be_told_is_none():
     assert estimate.evaluation(SMOLLM2, CORES, Asked(10, None)).seconds is None
-    assert estimate.training(SMOLLM2, CORES, [Stage(None, 512, False), Stage(100, 512, False)]).seconds is None
+    assert estimate.training(SMOLLM2, CORES, [Stage(None, Setup(1, 512)), Stage(100, Setup(1, 512))]).seconds is None
     assert estimate.index(MINILM, CORES, None).seconds is None
 
 
 def test_more_work_and_less_thrift_cost_more():
     few, many = (estimate.evaluation(SMOLLM2, CORES, Asked(10, n)).seconds for n in (1_000, 100_000))
     assert few < many < estimate.evaluation(SMOLLM2, CORES, Asked(10, 100_000), "float32").seconds
-    stage = Stage(1_000, 4_096, labelled=True, rank=32, checkpointing=False)
-    plain = estimate.training_bytes(QWEN, "gpu", stage)
-    for thrifty in ({"is_4bit": True}, {"checkpointing": True}, {"batch": 1_024}, {"labelled": False}, {"rank": 8}):
-        assert estimate.training_bytes(QWEN, "gpu", dataclasses.replace(stage, **thrifty)) < plain
+    stage = Stage(1_000, Setup(1, 4_096, rank=32, dropout=0.05))
+    plain = estimate.training_memory(QWEN, "gpu", stage).allocated
+    for thrifty in ({"base": "nf4"}, {"checkpointing": "all"}, {"length": 1_024}, {"dropout": 0.0}, {"rank": 8}):
+        changed = dataclasses.replace(stage, setup=dataclasses.replace(stage.setup, **thrifty))
+        assert estimate.training_memory(QWEN, "gpu", changed).allocated < plain, thrifty
 
 
 # Workloads
@@ -165,7 +179,7 @@ def test_groups_generated_answers_and_versions():
 def test_what_a_stage_trains(tmp_path, recipe, tokens, batch):
     (tmp_path / "r.yaml").write_text(recipe)
     (stage,) = workload.trained(study(), Training("cpt", str(tmp_path / "r.yaml")))
-    assert (stage.tokens, stage.batch, stage.labelled) == (tokens, batch, True)
+    assert (stage.tokens, stage.setup.tokens, stage.setup.labelled) == (tokens, batch, 1)
 
 
 def test_tokens_of_sft_follow_steps_epochs_and_processes():

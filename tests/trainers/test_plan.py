@@ -1,0 +1,279 @@
+"""The command `python -m trainers.plan`: what it says, what it refuses, and where its times come from."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medtasks.errors import InputError
+from trainers import plan, recipe
+from trainers.planning import knobs, memory, setup, shape, speed
+from trainers.planning.setup import Setup
+
+ROOT = Path(__file__).parents[2]
+QWEN = {
+    "model_type": "qwen2",
+    "hidden_act": "silu",
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture
+def qwen(tmp_path):
+    """A folder with the config.json of Qwen2.5-1.5B, and nothing else."""
+    folder = tmp_path / "qwen"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(QWEN))
+    return str(folder)
+
+
+@pytest.fixture
+def planned(qwen, capsys):
+    """A function that plans a shipped recipe for that model and returns the exit code and what was printed."""
+
+    def run(name, *arguments):
+        code = plan.main(["--config", name, "--model_name_or_path", qwen, *map(str, arguments)])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_a_plan_to_read(planned):
+    code, said = planned("published_sft", "--vram", 8, "--tokens", 1_000_000, "--gpu", "H100")
+    lines = said.splitlines()
+    assert code == 0 and lines[0].endswith("1.54 billion parameters, LoRA r 16 (18.5 million)")
+    assert "2 x 1024 tokens, accumulated 4 times, checkpointing all" in lines
+    assert "      2.6 GB  weights of the layers (float16)" in lines and "fits into 8.0 GB" in lines
+    assert any(line.endswith("per_device_train_batch_size 8, gradient_accumulation_steps 1") for line in lines)
+    assert any("load_in_4bit: true" in line and line.startswith("     -2.") for line in lines)
+    assert any(line.startswith("time: about ") and "1,000,000 tokens" in line for line in lines)
+
+
+def test_what_does_not_fit_is_told_what_to_turn(planned):
+    code, said = planned("subsets_qlora_sft", "--vram", 8, "--tokens", 1000)
+    assert code == 1 and "does not fit into 8.0 GB" in said and "no micro-batch fits" in said
+    first = next(line for line in said.splitlines() if line.lstrip().startswith("-"))
+    assert "gradient_checkpointing: true" in first and first.endswith("fits]")
+    assert planned("subsets_qlora_sft", "--vram", 8, "--tokens", 1000, "--gradient_checkpointing", "true")[0] == 0
+
+
+def test_json_holds_bytes_that_add_up(planned):
+    _, said = planned("published_cpt", "--json", "--use_peft", "false", "--gpus", 2, "--sharded")
+    (stage,) = json.loads(said).values()
+    assert sum(stage["items"].values()) == pytest.approx(stage["allocated"])
+    assert stage["trained"] == stage["parameters"] == 1_543_714_304
+    assert stage["setup"]["sharded"] and stage["setup"]["gpus"] == 2
+    assert stage["tokens"] == 5000 * 4 * 2 * 1024  # full rows are packed, and steps are given
+    assert stage["seconds"][0] <= stage["seconds"][1]
+
+
+def test_both_stages_of_msft_are_planned_with_shared_keys(planned):
+    _, said = planned("subsets_qlora_msft", "--json", "--max_steps", 10)
+    stages = json.loads(said)
+    assert list(stages) == ["cpt", "sft"]
+    assert {stage["tokens"] for stage in stages.values()} == {40_960}
+    assert stages["cpt"]["allocated"] > stages["sft"]["allocated"]  # every token of a corpus has a label
+
+
+def test_tokens_are_counted_from_the_data(recipe_file, capsys):
+    def tokens(**changes):
+        plan.main(["--config", recipe_file(**changes), "--json"])
+        return json.loads(capsys.readouterr().out)["sft"]["tokens"]
+
+    once = tokens(max_steps=-1, num_train_epochs=1)
+    assert 16 * 30 < once < 16 * 100
+    assert tokens(max_steps=-1, num_train_epochs=2) == pytest.approx(2 * once, abs=1)
+    assert tokens(max_steps=8) == pytest.approx(2 * once, abs=1)  # 8 steps of 4 rows, 16 rows an epoch
+    assert tokens(max_steps=8, sources=["nowhere.jsonl"]) is None
+
+
+def test_on_a_cpu_memory_is_the_process_s(recipe_file, capsys):
+    plan.main(["--config", recipe_file(), "--cpu"])
+    said = capsys.readouterr().out
+    assert "the whole process" in said and "cuBLAS" not in said and "medadapt study --dry-run" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--vram", "0"], "--vram 0.0: a number above 0"),
+        (["--gpus", "none"], "--gpus"),
+        (["--gpu", "Radeon"], "no datasheet here; known are H200"),
+        (["--lerning_rate", "1"], "--lerning_rate"),
+        (["--max_length", "0"], "max_length: 0 is no number"),
+        (["--dtype", "int4"], "int4"),
+        (["--load_in_4bit", "--use_peft", "false"], "cannot learn itself"),
+        (["--model_name_or_path", "/no/such"], "/no/such: no such model folder"),
+        (["--attn_implementation", "eager"], "keeps every score"),
+        (["--gradient_checkpointing_kwargs", "no"], "a mapping expected"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(recipe_file, arguments, complaint):
+    with pytest.raises(InputError, match=complaint) as caught:
+        plan.main(["--config", recipe_file(), *arguments])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"num_local_experts": 8}, "mixture of experts"),
+        ({"hidden_act": "gelu"}, "not gated by SiLU"),
+        ({"hidden_size": None}, "has no hidden_size"),
+    ],
+)
+def test_models_of_another_kind_are_refused(tmp_path, change, complaint):
+    (tmp_path / "config.json").write_text(json.dumps(QWEN | change))
+    with pytest.raises(InputError, match=complaint):
+        shape.of(tmp_path)
+
+
+def test_without_a_recipe_it_says_so():
+    with pytest.raises(InputError, match="no --config"):
+        plan.main(["--vram", "8"])
+
+
+def test_from_a_shell_it_helps_and_refuses():
+    def run(*arguments):
+        command = [sys.executable, "-m", "trainers.plan", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ)
+
+    helped = run("--help")
+    assert helped.returncode == 0 and "--vram GB" in helped.stdout
+    refused = run("--config", "no_such")
+    assert refused.returncode == 2 and refused.stderr.startswith("medadapt: no_such: no such recipe")
+
+
+@pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_planned(path, planned, monkeypatch):
+    monkeypatch.setenv("MEDTASKS_DATA", "sample")
+    code, said = planned(str(path), "--vram", 80, "--tokens", 1000)
+    assert code == 0 and "allocated peak" in said
+
+
+# Which micro-batch, which knob
+
+
+MODEL = shape.of_config(QWEN)
+NOW = Setup(8, 1024, accumulation=2, base="bfloat16", rank=16, dropout=0.05)
+
+
+def test_the_largest_micro_batch_keeps_the_rows_of_a_step():
+    found = knobs.largest_that_fits(MODEL, NOW, 24e9)
+    assert found.micro_batch * found.accumulation == 16
+    assert memory.plan(MODEL, found).shown <= 24e9
+    doubled = dataclasses.replace(found, micro_batch=2 * found.micro_batch, accumulation=found.accumulation // 2)
+    assert memory.plan(MODEL, doubled).shown > 24e9
+    assert knobs.largest_that_fits(MODEL, NOW, 1e9) is None
+
+
+def test_knobs_come_in_order_and_each_saves_what_it_says():
+    found = knobs.knobs(MODEL, NOW)
+    order = ["per_device", "gradient_ch", "max_length", "load_in_4bit", "optim", "lora_r", "lora_dropout"]
+    assert [knob.keys.startswith(key) for knob, key in zip(found, order, strict=True)] == [True] * len(order)
+    for knob in found:
+        assert memory.plan(MODEL, NOW).shown - memory.plan(MODEL, knob.setup).shown == knob.saved > 0
+    full = [knob.keys for knob in knobs.knobs(MODEL, dataclasses.replace(NOW, rank=None))]
+    assert "use_peft: true" in full and not any(keys.startswith(("lora", "load")) for keys in full)
+
+
+def test_advice_is_there_for_any_model(qwen):
+    settings = recipe.settings(_kinds(), ["--config", "published_sft", "--model_name_or_path", qwen], "")
+    assert knobs.advice(settings).startswith(
+        "set per_device_train_batch_size: 1, gradient_accumulation_steps: 8 (saves"
+    )
+    assert "smaller model" in knobs.advice(settings | {"model_name_or_path": "/no/such"})
+
+
+def _kinds():
+    from trl import ModelConfig, SFTConfig
+
+    from trainers.data import SFTDataArguments
+    from trainers.run_folder import RunArguments
+
+    return ModelConfig, SFTConfig, RunArguments, SFTDataArguments
+
+
+def test_missing_keys_have_trl_s_defaults():
+    known = recipe.settings(_kinds(), [], "")
+    for key, value in setup.DEFAULTS.items():
+        assert str(getattr(known[key], "value", known[key])) == str(value), key
+
+
+def test_settings_become_a_setup(qwen):
+    def made(*arguments):
+        return setup.of(recipe.settings(_kinds(), ["--model_name_or_path", qwen, *arguments], ""))
+
+    usual = made("--use_peft")
+    assert (usual.micro_batch, usual.length, usual.base, usual.stream) == (8, 1024, "float32", 4)
+    assert usual.checkpointing == "all" and usual.autocast and usual.targets == ("q_proj", "v_proj")
+    packed = made("--use_peft", "--load_in_4bit", "--packing", "--dtype", "bfloat16", "--answer_style", "rationale")
+    assert packed.base == "nf4" and packed.masked and packed.labelled == 1 and not usual.masked
+    kwargs = ["--gradient_checkpointing_kwargs", '{"selective": true}']
+    assert made(*kwargs).checkpointing == "selective" and made().rank is None
+    assert made("--gradient_checkpointing", "false").checkpointing == "off"
+
+
+# Time
+
+
+def test_measurements_are_those_recorded():
+    for each in speed.measurements():
+        folder = ROOT / str(each["source"])
+        if folder.is_dir():
+            cost = json.loads((folder / "cost.json").read_text())
+            assert each["peak_allocated_bytes"] == cost["peak_memory_bytes"]
+            assert each["tokens_per_second"] == round(cost["tokens_seen"] / cost["train_seconds"])
+
+
+def test_the_nearest_measurement_is_scaled_by_operations():
+    like = {"gpu": "NVIDIA H100 80GB HBM3", "model": QWEN, "precision": "bfloat16", "rank": 16, "compiled": False}
+    measured = [
+        like | {"checkpointing": "off", "tokens": 8192, "length": 1024, "tokens_per_second": 1000},
+        like | {"checkpointing": "all", "tokens": 8192, "length": 1024, "tokens_per_second": 700},
+    ]
+    setup_now = dataclasses.replace(NOW, dropout=0.0)
+    assert speed.of(MODEL, setup_now, "H100", measured).low == pytest.approx(1000)
+    again = speed.of(MODEL, dataclasses.replace(setup_now, checkpointing="all"), "H100", measured)
+    assert again.low == pytest.approx(700)
+    alone = speed.of(MODEL, dataclasses.replace(setup_now, checkpointing="all"), "H100", measured[:1])
+    assert 600 < alone.low < 750  # the layers' forward again: 6 operations in place of 4
+    slower = speed.of(MODEL, setup_now, "RTX 4090", measured)
+    assert slower.low == pytest.approx(1000 * 165 / 989) and slower.high == pytest.approx(1000 * 1.008 / 3.35)
+    assert "RTX 4090" in slower.source and speed.of(MODEL, setup_now, "H100", []) is None
+
+
+def test_full_fine_tuning_and_larger_models_cost_more_operations():
+    lora = speed.operations(MODEL, NOW)
+    assert lora < speed.operations(MODEL, dataclasses.replace(NOW, rank=None)) < 1.6 * lora
+    twice = shape.of_config(QWEN | {"num_hidden_layers": 56})
+    assert speed.operations(twice, NOW) > 1.6 * lora
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("4090", "RTX 4090"),
+        ("NVIDIA GeForce RTX 4060", "RTX 4060"),
+        ("NVIDIA GeForce RTX 4060 Ti", None),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA H100 PCIe", None),
+        ("", None),
+    ],
+)
+def test_gpus_are_found_by_their_names(name, key):
+    assert speed.gpu(name) == key

@@ -1,0 +1,178 @@
+"""What a forward pass keeps for the backward, itemized: the tensors that autograd saves, in bytes.
+
+Followed through transformers' Llama and Qwen decoder layers with PEFT's LoRA, operation by operation, and checked
+against autograd itself (``tests/trainers/test_plan_activations.py``). The way of counting is that of Korthikanti et al.
+2022 (arXiv:2205.05198), for today's layers: RMSNorm in float32, rotary positions, grouped and fused attention (Dao et
+al. 2022, arXiv:2205.14135: the output and one number a query, no scores), a gated MLP, adapters.
+"""
+
+from trainers.planning.setup import Setup
+from trainers.planning.shape import Product, Shape
+
+ROTATED, NORM_STATISTIC, LOGSUMEXP = 2, 4, 4
+"""Cosine and sine; bytes of a norm's and of an attention head's one number a token."""
+
+
+def layer(shape: Shape, setup: Setup) -> float:
+    """Bytes that one layer keeps of one forward pass."""
+    parts = compiled_layer(shape, setup) if setup.compiled else eager_layer(shape, setup)
+    return setup.tokens * sum(parts.values()) + mask_copy(setup)
+
+
+def eager_layer(shape: Shape, setup: Setup) -> dict[str, float]:
+    """Bytes a token that one layer keeps, by what keeps them, where every operation saves for itself."""
+    return {
+        "norms": _norms(shape, setup),
+        "attention": attention(shape, setup),
+        "mlp": 3 * setup.computed * shape.inner,  # SiLU's input and output, and what the output is multiplied by
+        "inputs": sum(_inputs(setup, group, width, source) for group, width, source in groups(shape, setup)),
+    }
+
+
+def compiled_layer(shape: Shape, setup: Setup) -> dict[str, float]:
+    """Bytes a token that one compiled layer keeps: what cannot be had again by elementwise work.
+
+    torch.compile cuts between forward and backward where the fewest bytes cross and recomputes the rest (min-cut
+    partitioner): what remains are the residual stream before and after attention, attention itself, the MLP's two
+    products, the adapters' inner values, and the masks of their dropout.
+    """
+    adapted = shape.adapted(setup.targets) if setup.rank else ()
+    inner = len(adapted) * (setup.rank or 0) * _adapter_bytes(setup)
+    dropped = sum(product.inputs for product in adapted) if setup.dropout else 0
+    return {
+        "norms": 2 * (setup.stream * shape.hidden + NORM_STATISTIC),
+        "attention": attention(shape, setup),
+        "mlp": 2 * setup.computed * shape.inner,
+        "inputs": inner + dropped,
+    }
+
+
+def attention(shape: Shape, setup: Setup) -> float:
+    """Bytes a token: queries, keys, values, output, and each query's logsumexp.
+
+    With a mask, keys and values are first repeated for all query heads.
+    """
+    keys = shape.query_width if setup.masked else shape.key_width
+    return 2 * setup.computed * (shape.query_width + keys) + LOGSUMEXP * shape.heads
+
+
+def mask_copy(setup: Setup) -> float:
+    """Bytes of the mask as a layer's attention keeps it: the one term that grows with the square of the row.
+
+    A padding-free row holds the whole micro-batch. SDPA turns the mask of truth values into one to add, in each layer.
+    """
+    return setup.computed * setup.tokens**2 if setup.masked else 0.0
+
+
+def groups(shape: Shape, setup: Setup) -> list[tuple[tuple[Product, ...], int, int]]:
+    """The products of a layer that share an input: (products, width of the input, its bytes a number)."""
+    q, k, v, o, gate, up, down = shape.products
+    return [
+        ((q, k, v), shape.hidden, setup.stream),
+        ((o,), shape.query_width, setup.computed),
+        ((gate, up), shape.hidden, setup.stream),
+        ((down,), shape.inner, setup.computed),
+    ]
+
+
+def _norms(shape: Shape, setup: Setup) -> float:
+    """Bytes a token of a layer's norms: float32 copies of their inputs; normed values too where their weights learn."""
+    kept = 2 * norm(shape, setup)
+    if shape.normed_heads:
+        width = shape.query_width + shape.key_width
+        kept += 4 * width + NORM_STATISTIC * (shape.heads + shape.keys)
+        kept += 0 if setup.rank else setup.computed * width
+    return kept
+
+
+def norm(shape: Shape, setup: Setup) -> float:
+    """Bytes a token of one RMSNorm over the hidden width."""
+    return (4 + (0 if setup.rank else setup.stream)) * shape.hidden + NORM_STATISTIC
+
+
+def _inputs(setup: Setup, group: tuple[Product, ...], width: int, source: int) -> float:
+    """Bytes a token of what products of one input of ``source`` bytes a number keep of it, to train their weights.
+
+    Frozen weights keep nothing. PEFT casts an adapter's input to float32 (for a quantized base under autocast on a GPU
+    it does not), drops some of it, and autocast casts it once more: each time a copy for each product. Where nothing
+    changes the input, all share it, and attention's output is kept by attention already.
+    """
+    is_kept_already = width and group[0].name == "o_proj"
+    if setup.rank is None:
+        if source == setup.computed:
+            return 0 if is_kept_already else source * width
+        return len(group) * setup.computed * width
+    adapted = [product for product in group if setup.targets == "all-linear" or product.name in setup.targets]
+    if not adapted:
+        return 0
+    given = _given(setup, source)
+    kept = 2 if setup.autocast else given
+    inner = len(adapted) * setup.rank * _adapter_bytes(setup)
+    if not setup.dropout and source == given == kept:
+        return inner + (0 if is_kept_already else kept * width)
+    return inner + len(adapted) * (kept + _mask(setup, source)) * width
+
+
+def _given(setup: Setup, source: int) -> int:
+    """Bytes of a number of an adapter's input, before autocast."""
+    return source if setup.quantized and setup.autocast else 4
+
+
+def _mask(setup: Setup, source: int) -> int:
+    """Bytes of dropout's mask for a number of an adapter's input; a CPU multiplies by one of the input's dtype."""
+    if not setup.dropout:
+        return 0
+    return _given(setup, source) if setup.on_cpu else 1
+
+
+def _adapter_bytes(setup: Setup) -> int:
+    """Bytes of a number inside an adapter, between its two maps."""
+    return 2 if setup.autocast else 4
+
+
+def around_layers(shape: Shape, setup: Setup) -> float:
+    """Bytes that one forward pass keeps outside the layers: the last norm, rotary positions, the tokens' numbers."""
+    rotary = ROTATED * setup.stream * shape.head * setup.length
+    ids = 0 if setup.rank else 8
+    return setup.tokens * (norm(shape, setup) + ids) + rotary
+
+
+def not_in_first_layer(shape: Shape, setup: Setup) -> float:
+    """Bytes that the first layer does not keep of the above, since nothing that learns comes before its adapters.
+
+    These are its norm, and for q, k and v the dropout's mask and the copies of weights.
+    """
+    if setup.rank is None or setup.checkpointing != "off" or setup.compiled:
+        return 0.0
+    adapted = [product for product in shape.adapted(setup.targets) if product.name in ("q_proj", "k_proj", "v_proj")]
+    kept = setup.tokens * (norm(shape, setup) + len(adapted) * _mask(setup, setup.stream) * shape.hidden)
+    if setup.autocast:
+        frozen = sum(product.weights for product in adapted) if setup.base == "float32" else 0
+        kept += 2 * (frozen + len(adapted) * setup.rank * shape.hidden)
+    return kept
+
+
+def passing(shape: Shape, setup: Setup) -> float:
+    """Bytes a token of what a layer at work holds for a moment, at its widest, the MLP's last product.
+
+    There the product's input stands beside the copies that PEFT makes of it for the adapter (in float32, and once more
+    with dropout), or its gradient beside those of the two that made it. Measured on the CPU by following every
+    allocation, for several widths.
+    """
+    if setup.rank is None:
+        return 3 * setup.computed * shape.inner + 6 * setup.stream * shape.hidden
+    if setup.compiled or (setup.quantized and setup.autocast):
+        return 2 * setup.computed * shape.inner + 4 * setup.stream * shape.hidden
+    in_float32 = 2 if setup.dropout else 1
+    copies_of_input = setup.computed if setup.autocast else 0
+    return (copies_of_input + 4 * in_float32) * shape.inner + 4 * setup.stream * shape.hidden
+
+
+def copies(shape: Shape, setup: Setup) -> float:
+    """Bytes of float32 weights' copies in 2 bytes, which autocast's products keep for the backward."""
+    if not setup.autocast:
+        return 0.0
+    if setup.rank is None:
+        return 2.0 * shape.product_weights if setup.trained_bytes == 4 else 0.0
+    frozen = 2.0 * shape.product_weights if setup.base == "float32" else 0.0
+    return frozen + 2.0 * shape.adapter_weights(setup.rank, setup.targets)

@@ -1,0 +1,79 @@
+"""Does it fit, and if not, what to turn next: each knob with what it alone would save."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from medtasks.errors import InputError
+from trainers.planning import memory, retry, setup, shape
+from trainers.planning.setup import Setup
+from trainers.planning.shape import Shape
+
+SHORTEST, SMALLEST_RANK = 256, 8
+"""Row and rank below which no knob goes."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A change of the recipe: its ``keys``, what it costs, the setup with it, and the ``saved`` bytes, if it alone is
+    turned."""
+
+    keys: str
+    costs: str
+    setup: Setup
+    saved: float
+
+
+def knobs(model: Shape, now: Setup) -> list[Knob]:
+    """The knobs that save memory, in the order in which to turn them: what costs least of what is learned first."""
+    taken = memory.plan(model, now).shown
+    found = []
+    for keys, costs, changes in _changes(now):
+        turned = dataclasses.replace(now, **changes)
+        saved = taken - memory.plan(model, turned).shown
+        if saved > 0:
+            found.append(Knob(keys, costs, turned, saved))
+    return found
+
+
+def _changes(now: Setup):
+    if split := retry.smaller_split(now.micro_batch, now.accumulation):
+        keys = f"per_device_train_batch_size: {split[0]}, gradient_accumulation_steps: {split[1]}"
+        yield keys, "a little time", {"micro_batch": split[0], "accumulation": split[1]}
+    if now.checkpointing == "off":
+        yield "gradient_checkpointing: true", "time: the forward twice", {"checkpointing": "all"}
+    if now.length >= 2 * SHORTEST:
+        yield f"max_length: {now.length // 2}", "longer examples are dropped or cut", {"length": now.length // 2}
+    if now.rank is None:
+        yield "use_peft: true", "an adapter learns in place of all weights", {"rank": 16}
+    elif not now.quantized:
+        four_bits = {"base": "nf4", "nested": True}
+        yield "load_in_4bit: true, use_bnb_nested_quant: true", "time, some accuracy of the base", four_bits
+    if "8bit" not in now.optim:
+        yield "optim: adamw_8bit", "moments in 8 bits", {"optim": "adamw_8bit"}
+    if now.rank and now.rank >= 2 * SMALLEST_RANK:
+        yield f"lora_r: {now.rank // 2}", "a smaller adapter", {"rank": now.rank // 2}
+    if now.rank and now.dropout:
+        yield "lora_dropout: 0", "no dropout", {"dropout": 0.0}
+
+
+def largest_that_fits(model: Shape, now: Setup, vram: float) -> Setup | None:
+    """``now`` with the largest micro-batch that fits into ``vram`` bytes at the same rows a step; None if none does."""
+    rows = now.micro_batch * now.accumulation
+    for micro_batch in range(rows, 0, -1):
+        if rows % micro_batch == 0:
+            split = dataclasses.replace(now, micro_batch=micro_batch, accumulation=rows // micro_batch)
+            if memory.plan(model, split).shown <= vram:
+                return split
+    return None
+
+
+def advice(settings: dict) -> str:
+    """The first knob for a recipe's settings, as the end of a sentence."""
+    try:
+        model = shape.of(settings["model_name_or_path"], settings.get("model_revision"))
+        turn = knobs(model, setup.of(settings))
+    except InputError:  # a model that is not planned
+        turn = []
+    if not turn:
+        return "lower max_length, take a smaller model or a larger accelerator"
+    return f"set {turn[0].keys} (saves about {turn[0].saved / 1e9:.1f} GB; {turn[0].costs})"

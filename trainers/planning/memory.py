@@ -1,0 +1,207 @@
+"""What a training holds in memory at its highest, itemized in bytes.
+
+Three moments can be the highest: where the backward begins (all activations are there), where it ends (all gradients
+are), and the optimizer's step. :func:`plan` itemizes each and keeps the highest. All figures are of one device.
+"""
+
+from dataclasses import dataclass
+
+from trainers.planning import activations
+from trainers.planning.setup import Setup
+from trainers.planning.shape import Shape
+
+NF4_BLOCK, NESTED_BLOCK = 64, 256
+"""Weights that share a constant, and constants that share one of their own (Dettmers et al. 2023, arXiv:2305.14314)."""
+INT8_OPTIMIZER_BLOCK = 256
+"""Moments that share a float32 constant (Dettmers et al. 2021, arXiv:2110.02861)."""
+HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768
+"""The tile in which TRL's fused head computes logits (``trl.kernels.chunked_logprob``, ``trl.trainer.utils``)."""
+CPU_TILE = 28
+"""Bytes a logit that the tile's gradient takes in torch's own operations, where there is no Triton."""
+CUBLAS_WORKSPACES = 2 * 32 * 2**20
+"""Of the forward's and the backward's thread, as PyTorch allocates them on Hopper; 8 MiB each on older GPUs."""
+FINITE = 7
+"""Bytes a number of the largest gradient while it is seen to be finite: its absolute value and three truth values."""
+CONTEXT = 0.5e9
+"""CUDA's context and the loaded kernels, outside PyTorch's allocator: a usual size, not told by any interface."""
+SLACK = 0.05
+"""Of the allocated: what the caching allocator reserves beyond it, in pieces too small to use."""
+PROCESS, CPU_SLACK = 1.0e9, 0.5
+"""Where the CPU trains: Python with its libraries; and, of the allocated, what the heap holds beyond, which grows with
+rows of changing length. Rough: recorded trainings took 0.7 to 1.6 times what is told with it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Memory of one device at its highest.
+
+    Attributes:
+        items: name -> bytes, at that moment, the largest first; they add up to ``allocated``.
+        moment: which of the moments it is.
+        allocated: what ``torch.cuda.max_memory_allocated`` will tell (of a CPU: what the training adds to the process).
+        shown: what ``nvidia-smi`` will show, the CUDA context included (of a CPU: of the whole process).
+    """
+
+    items: dict[str, float]
+    moment: str
+    allocated: float
+    shown: float
+
+
+def plan(shape: Shape, setup: Setup) -> Plan:
+    """The memory that ``setup`` needs to train a model of ``shape``."""
+    moments = {
+        "where the backward begins": _backward_begins(shape, setup),
+        "where the backward ends": _backward_ends(shape, setup),
+        "in the optimizer's step": _step(shape, setup),
+    }
+    moment = max(moments, key=lambda name: sum(moments[name].values()))
+    items = _lasting(shape, setup) | moments[moment]
+    allocated = sum(items.values())
+    ordered = {name: size for name, size in sorted(items.items(), key=lambda item: -item[1]) if size}
+    around = PROCESS + CPU_SLACK * allocated if setup.on_cpu else CONTEXT + SLACK * allocated
+    return Plan(ordered, moment, allocated, allocated + around)
+
+
+def product_bytes(setup: Setup) -> float:
+    """Bytes of one weight of the layers' products, its share of quantization constants included."""
+    if setup.base == "nf4":
+        constants = (1 + 4 / NESTED_BLOCK) / NF4_BLOCK if setup.nested else 4 / NF4_BLOCK
+        return 0.5 + constants
+    return {"int8": 1.0, "float32": 4.0}.get(setup.base, 2.0)
+
+
+def trained(shape: Shape, setup: Setup) -> int:
+    """How many weights learn."""
+    return shape.parameters if setup.rank is None else shape.adapter_weights(setup.rank, setup.targets)
+
+
+def moment_bytes(setup: Setup) -> float:
+    """Bytes that the optimizer keeps for a weight that learns: Adam's two moments, unless it is a thriftier one.
+
+    Paged ones live in memory that the driver moves to the host at need, and are not counted.
+    """
+    name = setup.optim
+    if "paged" in name or "adafactor" in name or name == "sgd":
+        return 0.0
+    moments = 1 if "lion" in name or "rmsprop" in name else 2
+    return moments * (1 + 4 / INT8_OPTIMIZER_BLOCK if "8bit" in name else setup.trained_bytes)
+
+
+def _lasting(shape: Shape, setup: Setup) -> dict[str, float]:
+    """What is there from the first step to the last."""
+    share = setup.gpus if setup.sharded else 1
+    learn = trained(shape, setup)
+    kept_apart = {} if setup.rank is None else {"adapter": setup.trained_bytes * learn / share}
+    return {
+        f"weights of the layers ({setup.base})": product_bytes(setup) * shape.product_weights / share,
+        "embeddings and head": setup.stream * shape.embedding_weights / share,
+        "norms and biases": setup.stream * shape.small_weights / share,
+        **kept_apart,
+        "optimizer": moment_bytes(setup) * learn / share,
+        "gathered weights (FSDP)": _gathered(shape, setup),
+        "buckets of gradients (DDP)": _ddp_buckets(shape, setup),
+        "cuBLAS workspaces": 0 if setup.on_cpu else CUBLAS_WORKSPACES,
+    }
+
+
+def _gradients(shape: Shape, setup: Setup) -> float:
+    return setup.trained_bytes * trained(shape, setup) / (setup.gpus if setup.sharded else 1)
+
+
+def _ddp_buckets(shape: Shape, setup: Setup) -> float:
+    """DDP's second copy of the gradients, in which they are summed over devices."""
+    return _gradients(shape, setup) if setup.gpus > 1 and not setup.sharded else 0.0
+
+
+def _gathered(shape: Shape, setup: Setup) -> float:
+    """Weights that FSDP has whole at a time: a layer with the next one, or with embeddings and head."""
+    if not (setup.sharded and setup.gpus > 1):
+        return 0.0
+    a_layer = product_bytes(setup) * shape.product_weights / shape.layers
+    return a_layer + max(a_layer, setup.stream * shape.embedding_weights)
+
+
+def _backward_begins(shape: Shape, setup: Setup) -> dict[str, float]:
+    """Everything that the forward kept, and the most that the head or a layer needs while it works.
+
+    Gradients are there from earlier micro-batches alone.
+    """
+    head = loss_head(shape, setup)
+    return _kept(shape, setup) | {
+        "gradients": _gradients(shape, setup) if setup.accumulation > 1 else 0,
+        **_larger(head, _layer_at_work(shape, setup)),
+    }
+
+
+def _backward_ends(shape: Shape, setup: Setup) -> dict[str, float]:
+    """All gradients, and the first layer at work, where autograd has let go of the others."""
+    work = _layer_at_work(shape, setup)
+    one = activations.layer(shape, setup) if setup.checkpointing == "off" else 0
+    return {"gradients": _gradients(shape, setup), "activations of the layers": one, **work}
+
+
+def _step(shape: Shape, setup: Setup) -> dict[str, float]:
+    """Gradients, and the copies that are made of them: to see that they are finite, and by an unfused optimizer."""
+    learn = trained(shape, setup) / (setup.gpus if setup.sharded else 1)
+    largest = FINITE * shape.vocabulary * shape.hidden if setup.rank is None else 0
+    unfused = learn * setup.trained_bytes if setup.optim in ("adamw_torch", "adamw_hf") else 0
+    return {"gradients": _gradients(shape, setup), "copies in the step": max(unfused, largest)}
+
+
+def _larger(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return max(one, other, key=lambda items: sum(items.values()))
+
+
+def _kept(shape: Shape, setup: Setup) -> dict[str, float]:
+    """What the forward pass keeps."""
+    whole = shape.layers * activations.layer(shape, setup) - activations.not_in_first_layer(shape, setup)
+    masks = shape.layers * activations.mask_copy(setup)
+    if setup.checkpointing == "off":
+        layers = {"activations of the layers": whole - masks, "attention masks": masks}
+    else:
+        checkpointed = -(-shape.layers // setup.every)
+        open_layers = (shape.layers - checkpointed) * activations.layer(shape, setup)
+        layers = {
+            "activations of the layers": open_layers,
+            "inputs of the layers": checkpointed * checkpoint(shape, setup),
+        }
+    return layers | {
+        "activations around the layers": activations.around_layers(shape, setup),
+        "weights' copies for autocast": activations.copies(shape, setup),
+    }
+
+
+def checkpoint(shape: Shape, setup: Setup) -> float:
+    """Bytes that a checkpointed layer keeps (Chen et al. 2016, arXiv:1604.06174): its input, selectively the output
+    of its attention too."""
+    kept = setup.stream * shape.hidden
+    if setup.checkpointing == "selective":
+        kept += setup.computed * shape.query_width + activations.LOGSUMEXP * shape.heads
+    return setup.tokens * kept
+
+
+def _layer_at_work(shape: Shape, setup: Setup) -> dict[str, float]:
+    """What a layer needs while it is computed, forward or backward: its own activations again where it was
+    checkpointed, values in passing, and a dequantized weight."""
+    again = activations.layer(shape, setup) if setup.checkpointing != "off" else 0
+    largest = max(product.weights for product in shape.products)
+    gradient = setup.trained_bytes * largest if setup.rank is None else 0
+    return {
+        "one layer computed again": again,
+        "values in passing": setup.tokens * activations.passing(shape, setup) + gradient,
+        "dequantized weight": 2 * largest if setup.quantized else 0,
+    }
+
+
+def loss_head(shape: Shape, setup: Setup) -> dict[str, float]:
+    """TRL's fused head: logits of 4,096 tokens and 32,768 words at a time, the gradients of what goes in in float32.
+
+    Where the head's weights learn, their gradient is summed in float32 beside the one that is kept.
+    """
+    tokens = setup.labelled * setup.tokens
+    rows, columns = min(tokens, HEAD_TOKENS), min(shape.vocabulary, HEAD_COLUMNS)
+    tile = rows * (setup.computed * HEAD_COLUMNS + (CPU_TILE * columns if setup.on_cpu else 0))
+    values = tokens * shape.hidden * (2 * setup.stream + 4) + setup.tokens * shape.hidden * setup.stream
+    weights = shape.vocabulary * shape.hidden * (4 + setup.stream * (setup.stream != 4)) if setup.rank is None else 0
+    return {"loss head": tile + values + weights}

@@ -1,0 +1,142 @@
+"""The sizes of a language model, from its ``config.json`` alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtasks import models
+from medtasks.errors import InputError
+
+NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+BIASED = ("qwen2",)
+"""Model types whose q, k and v have a bias that ``config.json`` does not tell."""
+NORMED_HEADS = ("qwen3",)
+"""Model types that normalize each head's query and key."""
+GATED = ("silu", "swish", "swiglu")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A linear map of a layer: ``name``, how many numbers go in and out, and whether it has a bias."""
+
+    name: str
+    inputs: int
+    outputs: int
+    bias: bool = False
+
+    @property
+    def weights(self) -> int:
+        """Weights of the matrix."""
+        return self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of the Llama kind: grouped attention, gated MLP, RMSNorm, rotary positions.
+
+    ``hidden`` is the width of the residual stream, ``inner`` of the MLP, ``head`` of an attention head; ``heads``
+    counts the query heads, ``keys`` the key-value heads. ``tied``: the head's weights are the embeddings'.
+    """
+
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    keys: int
+    head: int
+    vocabulary: int
+    tied: bool
+    products: tuple[Product, ...]
+    normed_heads: bool = False
+
+    @property
+    def query_width(self) -> int:
+        """Numbers of all queries of a token."""
+        return self.heads * self.head
+
+    @property
+    def key_width(self) -> int:
+        """Numbers of all keys (or all values) of a token."""
+        return self.keys * self.head
+
+    @property
+    def product_weights(self) -> int:
+        """Weights of all layers' matrices: what is quantized, and what LoRA adapts."""
+        return self.layers * sum(product.weights for product in self.products)
+
+    @property
+    def embedding_weights(self) -> int:
+        """Weights of embeddings and head, which are never quantized."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def small_weights(self) -> int:
+        """Biases and norms."""
+        biases = sum(product.outputs for product in self.products if product.bias)
+        return self.layers * (2 * self.hidden + 2 * self.head * self.normed_heads + biases) + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights, tied ones once."""
+        return self.product_weights + self.embedding_weights + self.small_weights
+
+    def adapter_weights(self, rank: int, targets: str | tuple[str, ...] = "all-linear") -> int:
+        """Weights of a LoRA adapter (Hu et al. 2021, arXiv:2106.09685): rank x (inputs + outputs) for each map."""
+        return self.layers * sum(rank * (each.inputs + each.outputs) for each in self.adapted(targets))
+
+    def adapted(self, targets: str | tuple[str, ...]) -> tuple[Product, ...]:
+        """The maps of a layer that ``targets`` names (``all-linear``, or module names)."""
+        if targets == "all-linear":
+            return self.products
+        return tuple(product for product in self.products if product.name in targets)
+
+
+def of(model: str | Path, revision: str | None = None) -> Shape:
+    """The shape of a model: a folder, or a Hub id, of which ``config.json`` alone is fetched.
+
+    Raises:
+        InputError: no such model, or not a dense decoder of the Llama kind.
+    """
+    file = models.folder(model, revision) / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error})") from error
+    config = config.get("text_config", config)
+    if missing := [key for key in NEEDED if not config.get(key)]:
+        raise InputError(f"{model}: its config.json has no {missing[0]}; only decoders of the Llama kind are counted")
+    if config.get("num_experts") or config.get("num_local_experts"):
+        raise InputError(f"{model}: a mixture of experts; only dense decoders are counted")
+    if config.get("hidden_act", "silu") not in GATED:
+        raise InputError(f"{model}: its MLP is not gated by SiLU; only decoders of the Llama kind are counted")
+    return of_config(config)
+
+
+def of_config(config: dict) -> Shape:
+    """The shape that the mapping in a ``config.json`` describes."""
+    kind = config.get("model_type", "")
+    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    keys, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
+    attention_bias = bool(config.get("attention_bias"))
+    qkv, mlp = attention_bias or kind in BIASED, bool(config.get("mlp_bias"))
+    products = (
+        Product("q_proj", hidden, heads * head, qkv),
+        Product("k_proj", hidden, keys * head, qkv),
+        Product("v_proj", hidden, keys * head, qkv),
+        Product("o_proj", heads * head, hidden, attention_bias and kind not in BIASED),
+        Product("gate_proj", hidden, inner, mlp),
+        Product("up_proj", hidden, inner, mlp),
+        Product("down_proj", inner, hidden, mlp),
+    )
+    return Shape(
+        layers=config["num_hidden_layers"],
+        hidden=hidden,
+        inner=inner,
+        heads=heads,
+        keys=keys,
+        head=head,
+        vocabulary=config["vocab_size"],
+        tied=bool(config.get("tie_word_embeddings")),
+        products=products,
+        normed_heads=kind in NORMED_HEADS,
+    )
