@@ -186,7 +186,17 @@ def _write_data(stage: Stage) -> None:
 
 
 def _build(stage: Stage):
-    """TRL's trainer over the stage's examples, packed in the order of training, its adapter in float32."""
+    """The trainer over the stage's examples, packed in the order of training."""
+    tokenizer = adapter.load_tokenizer(stage.model)
+    return build(stage, tokenizer, _pack(stage, tokenizer))
+
+
+def build(stage: Stage, tokenizer, packed: batches.Packed):
+    """TRL's trainer over ``packed`` rows, its adapter in float32, accelerated as far as it goes.
+
+    Raises:
+        InputError: the model cannot be loaded, or settings do not go together.
+    """
     from datasets import Dataset
     from trl import get_peft_config
 
@@ -195,10 +205,7 @@ def _build(stage: Stage):
 
     started = time.monotonic()
     training = stage.training
-    tokenizer = adapter.load_tokenizer(stage.model)
-    packed = _pack(stage, tokenizer)
-    shards = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
-    chosen = acceleration.decide(stage.acceleration, training, stage.model, packed, shards=shards)
+    chosen = acceleration.decide(stage.acceleration, training, stage.model, packed, shards=processes.sharded())
     model = adapter.load_base(stage.model, chosen.attention, chosen.dequantizes)
     if stage.run.adapter is not None:
         model = adapter.continue_adapter(model, stage.run.adapter)
