@@ -1,6 +1,7 @@
 """The itemization of activations, against what autograd saves in a real forward pass of a tiny model."""
 
 import dataclasses
+import weakref
 
 import pytest
 
@@ -150,6 +151,65 @@ def test_a_checkpointed_layer_keeps_its_input(build, dropout):
     kept = model_shape.layers * memory.checkpoint(model_shape, setup)
     last_norm = setup.tokens * activations.norm(model_shape, setup)
     assert saved_bytes(model, setup) == kept + last_norm
+
+
+class Live:
+    """Follows every allocation: bytes alive ``now``, and the ``peak``."""
+
+    def __new__(cls):
+        from torch.utils._python_dispatch import TorchDispatchMode
+        from torch.utils._pytree import tree_iter
+
+        class Follow(TorchDispatchMode):
+            def __init__(self):
+                super().__init__()
+                self.now, self.peak, self.sizes = 0, 0, {}
+
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                out = function(*args, **(kwargs or {}))
+                for tensor in tree_iter(out):
+                    if hasattr(tensor, "untyped_storage"):
+                        self.see(tensor.untyped_storage())
+                self.peak = max(self.peak, self.now)
+                return out
+
+            def see(self, storage):
+                if storage._cdata not in self.sizes:
+                    self.sizes[storage._cdata] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self.drop, storage._cdata)
+
+            def drop(self, key):
+                self.now -= self.sizes.pop(key)
+
+        return Follow()
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "all"])
+@pytest.mark.parametrize("change", [{}, {"dropout": 0.1}, {"rank": None}], ids=str)
+def test_the_peak_of_a_step_is_foretold(build, change, checkpointing, monkeypatch):
+    """Forward with TRL's fused head and backward; one position in each row is labelled, so the layers count."""
+    import torch
+    from trl.trainer import utils
+
+    setup = dataclasses.replace(LORA, length=256, labelled=1 / 256, checkpointing=checkpointing, **change)
+    model, model_shape = build(setup, width=128, inner=1024, layers=4)
+    monkeypatch.setattr(utils, "_use_triton", lambda device: True)  # as trainers.stage does on a CPU
+    utils.add_fused_lm_head(model.get_base_model() if setup.rank else model, outputs=("log_probs", "entropy"))
+    if checkpointing == "all":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    labels = torch.full((ROWS, 256), -100)
+    labels[:, -1] = 5
+    follow = Live()
+    for tensor in [*model.parameters(), *model.buffers()]:
+        follow.see(tensor.untyped_storage())
+    with follow:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=torch.randint(0, 300, labels.shape), labels=labels, fused_lm_head=True).loss
+        loss.backward()
+    said = memory.plan(model_shape, setup)
+    assert follow.peak == pytest.approx(said.allocated - said.items["optimizer"], rel=0.15)
 
 
 def test_nf4_takes_the_bytes_that_bitsandbytes_takes():

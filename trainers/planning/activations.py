@@ -97,7 +97,7 @@ def _inputs(setup: Setup, group: tuple[Product, ...], width: int, source: int) -
     it does not), drops some of it, and autocast casts it once more: each time a copy for each product. Where nothing
     changes the input, all share it, and attention's output is kept by attention already.
     """
-    is_kept_already = width and group[0].name == "o_proj"
+    is_kept_already = group[0].name == "o_proj"
     if setup.rank is None:
         if source == setup.computed:
             return 0 if is_kept_already else source * width
