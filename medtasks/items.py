@@ -56,15 +56,16 @@ def from_pubmedqa(rows):
     Columns ``pubid, question, context{contexts}, long_answer, final_decision``. The abstract without its conclusion is
     the context, as in the paper's reasoning-required setting.
     """
-    return as_items(rows, _pubmedqa_item)
+    return as_items(rows, pubmedqa_item)
 
 
 def from_pubmedqa_star(rows):
     """PubMedQA without its abstract, for retrieval to find (MIRAGE, Xiong et al. 2024, arXiv:2402.13178)."""
-    return as_items(rows, lambda row: _pubmedqa_item(row) | {"context": ""})
+    return as_items(rows, lambda row: pubmedqa_item(row) | {"context": ""})
 
 
-def _pubmedqa_item(row: dict) -> dict:
+def pubmedqa_item(row: dict) -> dict:
+    """The item of one row of PubMedQA, labelled or artificial."""
     return {
         "id": f"pubmedqa-{row['pubid']}",
         "question": row["question"],

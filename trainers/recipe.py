@@ -44,6 +44,8 @@ def command(main: Callable[[list[str]], int]) -> None:
         time.sleep(PATIENCE)
         message = f"process {rank}: {message}"
     print(f"medadapt: {message}", file=sys.stderr)
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what the launcher ends its own report with
+        Path(report).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")
     sys.exit(code)
 
 

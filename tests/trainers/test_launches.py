@@ -12,6 +12,7 @@ import launched
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing import errors as multiprocessing_errors
 
 from medtasks.errors import InputError
 from trainers import recipe, sft
@@ -50,6 +51,7 @@ def start(processes, tmp_path):
         logs = [tmp_path / f"process{rank}.log" for rank in range(2)]
         for rank, (argv, log) in enumerate(zip(argvs, logs, strict=True)):
             ours = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            ours["TORCHELASTIC_ERROR_FILE"] = str(tmp_path / f"error{rank}.json")
             started.append(processes.Process(target=launched.run, args=(str(log), environment | ours, argv, dies_at)))
             started[-1].start()
         return started[-2:], logs
@@ -171,13 +173,15 @@ def test_a_killed_run_of_two_processes_resumes_to_the_same_bits(
     assert read_json(out / "cost.json")["attempts"] == 2
 
 
-def test_what_is_wrong_in_one_process_alone_is_said_by_it(start, recipe_file):
+def test_what_is_wrong_in_one_process_alone_is_said_by_it_and_told_to_the_launcher(start, recipe_file, tmp_path):
     good = ["--config", recipe_file()]
     (first, second), logs = start("ddp", good, [*good, "--lerning_rate", "1"])
     second.join(120)
     assert second.exitcode == 2 and first.exitcode is None
     lines = [line for line in logs[1].read_text().splitlines() if line.startswith("medadapt: ")]
     assert len(lines) == 1 and lines[0].startswith("medadapt: process 1: ") and "lerning_rate" in lines[0]
+    told = multiprocessing_errors.ProcessFailure(1, second.pid, 2, str(tmp_path / "error1.json"))
+    assert lines[0] == f"medadapt: {told.message}"
 
 
 def test_what_is_wrong_in_all_processes_is_said_by_the_first(start, recipe_file):

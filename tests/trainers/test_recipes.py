@@ -1,8 +1,11 @@
 """Recipes: the command line over the YAML, every key known, and one line for whatever is wrong."""
 
+import itertools
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -91,15 +94,64 @@ def test_from_a_shell_bad_input_is_one_line_and_exit_code_2(recipe_file, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+SHIPPED = sorted(recipe.RECIPES.glob("*.yaml"))
+CONFIGURATIONS = sorted(recipe.RECIPES.glob("accelerate/*.yaml"))
+
+
+def _head(path: Path) -> str:
+    """The comment that a file begins with, less its signs."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_have_known_keys_and_a_launch_line(path, base, monkeypatch):
     stage = path.stem.rpartition("_")[2]
-    head = path.read_text().split("\n\n")[0]
-    assert f"-m trainers.{stage} --config trainers/recipes/{path.name}" in head
+    assert f"-m trainers.{stage} --config trainers/recipes/{path.name}" in _head(path)
     monkeypatch.setattr("trainers.data.sft_examples", lambda *_: _no_examples())
     monkeypatch.setattr("trainers.data.cpt_examples", lambda *_: _no_examples())
     on_cpu = ["--model_name_or_path", base, "--fp16", "false", "--bf16", "false", "--optim", "adamw_torch"]
     {"sft": sft, "cpt": cpt, "msft": msft}[stage].prepare(["--config", str(path), *on_cpu])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_recipe_says_what_it_needs_what_was_measured_and_writes_into_its_own_folder(path):
+    head = _head(path)
+    assert all(word in head for word in ("\nHardware: ", "Needs ", "\nMeasured")), head
+    assert yaml.safe_load(path.read_text())["output_dir"] == f"runs/{path.stem}"
+
+
+def test_recipes_for_fsdp_store_4_bit_weights_as_floats():
+    for path in SHIPPED:
+        if "accelerate/fsdp" in _head(path):
+            assert yaml.safe_load(path.read_text())["bnb_4bit_quant_storage"] == "bfloat16", path
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_accelerate_knows_every_key_of_a_configuration_and_its_launch_line(path):
+    from accelerate.commands import launch
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    load_config_from_file(str(path))
+    [line] = re.findall(r"accelerate launch.*?--config RECIPE", _head(path), re.S)
+    line = line.replace("\\\n", " ").replace("RECIPE", str(recipe.RECIPES / "demo_sft.yaml"))
+    words = [str(path) if word == f"trainers/recipes/accelerate/{path.name}" else word for word in line.split()]
+    assert str(path) in words
+    arguments, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words[2:]))
+    assert arguments.training_script == "trainers.sft" and arguments.mixed_precision == "no"
+    assert arguments.use_fsdp is path.stem.startswith("fsdp")
+
+
+def test_a_recipe_is_found_by_name_from_any_folder(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(Path(recipe.__file__).parents[1])}
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", "trainers.recipe", name], capture_output=True, text=True, env=env, cwd=tmp_path
+        )
+        for name in ("accelerate/ddp", "accelerate/dpd")
+    ]
+    assert done[0].stdout.strip() == str(recipe.RECIPES / "accelerate" / "ddp.yaml")
+    assert done[1].returncode == 2 and done[1].stderr.startswith("medadapt: accelerate/dpd: no such recipe")
 
 
 def _no_examples():

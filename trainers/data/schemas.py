@@ -8,7 +8,7 @@ chat       ``messages`` (``role, content`` each) and the ``reply`` to them
 
 import ast
 
-from medtasks import mcq
+from medtasks import items, mcq
 
 OPEN_QUESTIONS = (
     (("Question",), ("Complex_CoT", "Response")),  # FreedomIntelligence/medical-o1-reasoning-SFT
@@ -36,6 +36,10 @@ ROLES = {
 """A speaker's name in a data set -> the role in a chat template."""
 
 
+PUBMEDQA = ("pubid", "question", "context", "final_decision")
+"""Columns of PubMedQA's parts, the artificial one among them."""
+
+
 class Faulty(ValueError):
     """A row that cannot be learned from; the message says why."""
 
@@ -53,6 +57,8 @@ def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
         row = _renamed(row, columns)
     if (options := _options(row)) is not None:
         return _item(row, options, place)
+    if all(key in row for key in PUBMEDQA):
+        return items.pubmedqa_item(row)
     for column, names in CHATS.items():
         if isinstance(row.get(column), list):
             return _chat(row[column], *names)
@@ -62,7 +68,7 @@ def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
     for question, answer in OPEN_QUESTIONS:
         if _has_texts(row, (*question, *answer)):
             return _question(_joined(row, question), _joined(row, answer))
-    shapes = ["question, options or choices, answer", "prompt, completion", *CHATS]
+    shapes = ["question, options or choices, answer", "prompt, completion", ", ".join(PUBMEDQA), *CHATS]
     shapes += [", ".join(question + answer) for question, answer in OPEN_QUESTIONS]
     raise Faulty(f"has {', '.join(map(str, row))}; a row needs the columns {'; or '.join(shapes)}")
 
