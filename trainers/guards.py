@@ -47,8 +47,8 @@ class Guard:
         self.seen.append(example_ids)
         self.losses.append(loss)
 
-    def check(self, norm: float, step: int) -> None:
-        """Pass the current step, whose gradient has this norm before clipping, or stop.
+    def check(self, norm: float | None, step: int) -> None:
+        """Pass the current step, whose gradient has this norm before clipping (None: not known yet), or stop.
 
         Raises:
             InputError: it must not be taken; the message names step, examples and mend.
@@ -57,12 +57,14 @@ class Guard:
         if problem is not None:
             self._stop(problem, step)
         self.seen, self.losses = [], []
-        if math.isfinite(norm):
+        if norm is not None and math.isfinite(norm):
             self.norms.append(norm)
 
-    def _problem(self, norm: float) -> str | None:
+    def _problem(self, norm: float | None) -> str | None:
         if not self._all_losses_finite():
             return "the loss is not finite"
+        if norm is None:
+            return None
         if not math.isfinite(norm):
             return None if self.fp16 else "the gradient is not finite"
         if not self.norms:

@@ -39,7 +39,7 @@ class Trainer(SFTTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """The gradient norm before clipping; asked for once a step, before the optimizer."""
         norm = super()._get_grad_norm(model, grad_norm)
-        self.guard.check(float(norm), self.state.global_step + 1)
+        self.guard.check(None if norm is None else float(norm), self.state.global_step + 1)
         return norm
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **keywords):
