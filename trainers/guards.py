@@ -48,8 +48,9 @@ class Guard:
         self.seen.append(examples)
         self.losses.append(loss)
 
-    def check(self, norm: "torch.Tensor | float", step: int) -> None:
-        """Pass the step before this one, or stop; ``norm`` is that of this one's gradient before clipping.
+    def check(self, norm: "torch.Tensor | float | None", step: int) -> None:
+        """Pass the step before this one, or stop; ``norm`` is that of this one's gradient before clipping (None: not
+        known yet).
 
         One step late, so that a GPU is not waited for. Between the two nothing is kept: :meth:`settle` comes first.
 
@@ -69,16 +70,18 @@ class Guard:
         if self.pending is None:
             return
         (norm, step, seen, losses), self.pending = self.pending, None
-        norm = float(norm)
+        norm = None if norm is None else float(norm)
         problem = self._problem(norm, losses)
         if problem is not None:
             self._stop(problem, step, seen, losses)
-        if math.isfinite(norm):
+        if norm is not None and math.isfinite(norm):
             self.norms.append(norm)
 
-    def _problem(self, norm: float, losses: list) -> str | None:
+    def _problem(self, norm: float | None, losses: list) -> str | None:
         if not _all_finite(losses):
             return "the loss is not finite"
+        if norm is None:
+            return None
         if not math.isfinite(norm):
             return None if self.fp16 else "the gradient is not finite"
         if not self.norms:

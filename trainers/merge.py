@@ -80,8 +80,6 @@ def merge(
     Raises:
         InputError: not an adapter of this base, or its files cannot be loaded.
     """
-    import torch
-
     trained = trained_on(adapter, base)
     quantized = bool(trained.load_in_4bit or trained.load_in_8bit)
     method = method or ("dequantize" if quantized else "original")
@@ -96,10 +94,11 @@ def merge(
             base_alone = fidelity.last_logits(model, tokenizer, asked)
         if quantized:
             model = _with_adapter(_unquantized(model.unload(), trained, method), strong)
-    if dtype is not None:
-        for parameter in model.parameters():  # and no buffers: those of rotary positions must stay exact
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+    if dtype == "float32":
+        _cast(model, dtype)  # before, so that nothing is rounded
     merged = model.merge_and_unload()
+    if dtype is not None:
+        _cast(merged, dtype)
     after = fidelity.last_logits(merged, tokenizer, asked)
     report = {
         "base": trained.model_name_or_path,
@@ -173,6 +172,14 @@ def _unquantized(base, trained: "ModelConfig", method: str):
     if method == "dequantize":
         return base.dequantize()
     return adapters.load_base(dataclasses.replace(trained, load_in_4bit=False, load_in_8bit=False))
+
+
+def _cast(model, dtype: str) -> None:
+    """Change the weights' precision, and not the buffers': those of rotary positions must stay exact."""
+    import torch
+
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
 def _precision(trained: "ModelConfig") -> str:
