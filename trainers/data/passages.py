@@ -9,12 +9,13 @@ from medtasks.ngrams import normalize
 from trainers.data import comprehension, mixture
 from trainers.data.arguments import CPTDataArguments
 from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_seen
-from trainers.data.examples import Examples
+from trainers.data.examples import Examples, hold_out
 from trainers.data.mixture import Source
 
 
 def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
-    """Texts (title, blank line, text, and exercises if asked for) of the passages of ``args.corpus``, in their order.
+    """Texts (title, blank line, text, and exercises if asked for) of the passages of ``args.corpus``, in their order;
+    ``dev`` holds the share of them that is held out.
 
     Args:
         seed: of what is drawn by weight, and of which passages get exercises in a mixture, and which ones.
@@ -45,7 +46,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
             row["text"] != comprehension.plain(one.row) for row, one in zip(rows, found.drawn, strict=True)
         ),
     }
-    return Examples(
+    examples = Examples(
         rows,
         found.counts,
         found.taken,
@@ -54,6 +55,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
         notes={what: n for what, n in notes.items() if n},
         personal_data=personal.found_in(found),
     )
+    return hold_out(examples, args.dev_share, seed)
 
 
 def _read(source: Source) -> Iterator[tuple[str, dict]]:
