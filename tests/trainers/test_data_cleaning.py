@@ -65,6 +65,28 @@ def test_the_fingerprint_follows_rows_and_order(write_jsonl, make_item):
     assert sft(write_jsonl([one, two])).fingerprint in prints
 
 
+WORDS = " ".join(f"word{n}" for n in range(120))
+
+
+@pytest.mark.parametrize(("share", "dropped"), [(0.0, []), (0.8, ["near", "part"]), (1.0, ["part"])])
+def test_texts_that_nearly_repeat_another_may_be_dropped(write_jsonl, share, dropped):
+    near, part = f"{WORDS[:-20]} something else entirely", " ".join(WORDS.split()[10:90])
+    texts = {"first": WORDS, "near": near, "part": part, "other": WORDS[::-1], "short": "word1 word2 word3"}
+    path = write_jsonl([{"id": name, "text": text} for name, text in texts.items()], "corpus.jsonl")
+    examples = data.cpt_examples(CPTDataArguments([path], near_duplicates=share, decontaminate=False))
+    assert [row["place"] for row in examples.dropped] == dropped
+    assert all(row["of"] == "first" and row["reason"] == "near_duplicates" for row in examples.dropped)
+
+
+def test_questions_that_differ_in_a_word_are_no_near_duplicates(write_jsonl, make_item):
+    one, other = (make_item(0) | {"question": f"{WORDS} in {sex}?"} for sex in ("men", "women"))
+    answers = [{"question": f"Why {n}?", "answer": WORDS} for n in range(2)]
+    examples = sft(write_jsonl([one, other, *answers]), near_duplicates=0.8)
+    assert examples.counts["near_duplicates"] == 1 and examples.counts["used"] == 3
+    with pytest.raises(InputError, match="near_duplicates is 2"):
+        sft(write_jsonl([one]), near_duplicates=2)
+
+
 def test_every_dropped_row_keeps_its_place_and_reason(write_jsonl, make_item):
     test = benchmarks.load("medqa", "test")[0]
     path = write_jsonl([make_item(0), make_item(0), test | {"id": "x", "options": test["options"][::-1]}])

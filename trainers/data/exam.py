@@ -7,7 +7,16 @@ from medtasks.errors import InputError
 from medtasks.ngrams import normalize
 from trainers.data import free_form, mixture, raft, reading
 from trainers.data.arguments import SFTDataArguments
-from trainers.data.collecting import Check, Collection, PersonalData, collect, faulty, holds_none_of, not_seen
+from trainers.data.collecting import (
+    Check,
+    Collection,
+    PersonalData,
+    collect,
+    faulty,
+    holds_none_of,
+    not_nearly_seen,
+    not_seen,
+)
 from trainers.data.examples import Examples
 from trainers.data.mixture import Source
 from trainers.data.rendering import Draft
@@ -85,14 +94,14 @@ def _examples(
 
 def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> dict[str, Check]:
     """Reason -> check, for what drops rows."""
-    checks: dict[str, Check] = {"duplicates": not_seen(_identity)}
+    checks: dict[str, Check] = {"duplicates": not_seen(_identity)} | not_nearly_seen(args.near_duplicates)
     if tests:
         checks["contaminated"] = holds_none_of(tests)
     if held_out:
         checks["held_out"] = _is_not_held_out(held_out)
-    checks["needs_its_options"] = lambda row, source: _needs_its_options(row, source.style or args.answer_style)
+    checks["needs_its_options"] = lambda row, source, place: _needs_its_options(row, source.style or args.answer_style)
     if passages:
-        checks[NO_PASSAGES] = lambda row, source: _lacks_passages(row, source, passages)
+        checks[NO_PASSAGES] = lambda row, source, place: _lacks_passages(row, source, passages)
     return checks
 
 
@@ -113,8 +122,8 @@ def _is_not_held_out(held_out: list[dict]) -> Check:
     ]
     holds = holds_none_of(contamination.Overlap(item | {"id": ""} for item in asked if item["question"]))
 
-    def check(row: dict, source: Source) -> dict | None:
-        return {} if _identity(row) in identities or holds(row, source) is not None else None
+    def check(row: dict, source: Source, place: str) -> dict | None:
+        return {} if _identity(row) in identities or holds(row, source, place) is not None else None
 
     return check
 

@@ -8,7 +8,7 @@ from medtasks.errors import InputError
 from medtasks.ngrams import normalize
 from trainers.data import comprehension, mixture
 from trainers.data.arguments import CPTDataArguments
-from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_seen
+from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_nearly_seen, not_seen
 from trainers.data.examples import Examples, hold_out
 from trainers.data.mixture import Source
 
@@ -30,6 +30,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
         raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
     personal = PersonalData(args.personal_data)
     checks: dict[str, Check] = {"duplicates": not_seen(lambda passage: normalize(passage["text"]))}
+    checks |= not_nearly_seen(args.near_duplicates)
     if args.decontaminate:
         checks["contaminated"] = holds_none_of(contamination.held_out())
     sources = [mixture.parse(entry, mixture.CORPUS_KEYS) for entry in args.corpus]
