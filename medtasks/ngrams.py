@@ -57,7 +57,7 @@ class NgramIndex:
         """
         self.n = n
         self._sequences = sequences
-        hashed = [_hashes(sequence, n) for sequence in sequences]
+        hashed = [ngram_hashes(sequence, n) for sequence in sequences]
         sizes = [len(h) for h in hashed]
         hashes = np.concatenate([np.zeros(0, np.uint64), *hashed])
         owner = np.repeat(np.arange(len(sizes)), sizes)
@@ -74,7 +74,7 @@ class NgramIndex:
 
     def matches(self, text: np.ndarray) -> Iterator[tuple[int, int, int]]:
         """(word of ``text``, sequence, word of the sequence) for every n-gram in common, in the order of ``text``."""
-        hashes = _hashes(text, self.n)
+        hashes = ngram_hashes(text, self.n)
         if not len(hashes) or not len(self._hashes):
             return
         first = np.searchsorted(self._hashes, hashes)
@@ -90,7 +90,7 @@ class NgramIndex:
                     yield start, owner, offset
 
 
-def _hashes(text: np.ndarray, n: int) -> np.ndarray:
+def ngram_hashes(text: np.ndarray, n: int) -> np.ndarray:
     """A 64-bit polynomial hash of each ``n`` consecutive numbers of ``text``; (len(text) - n + 1,) uint64."""
     size = max(len(text) - n + 1, 0)
     hashes = np.zeros(size, dtype=np.uint64)

@@ -32,8 +32,7 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
     if not training.packing or training.packing_strategy == "bfd":
         raise InputError("long passages would be cut off; say 'packing: true' and 'packing_strategy: bfd_split'")
     examples = data.cpt_examples(corpora, training.seed)
-    examples, dev = data.hold_out(examples, corpora.dev_share, training.seed)
-    return stage.Stage("cpt", out, examples, run, training, model, fast, config, dev)
+    return stage.Stage("cpt", out, examples, run, training, model, fast, config, examples.dev)
 
 
 if __name__ == "__main__":

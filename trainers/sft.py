@@ -36,11 +36,10 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
         raise InputError(f"{model.model_name_or_path} has no chat template; set 'chat: false'")
     if training.packing and training.packing_strategy == "wrapped":
         raise InputError("packing_strategy: wrapped would part answers from their questions; say 'bfd'")
-    dev = data.dev_examples(sources, training.seed)
-    examples = data.sft_examples(sources, training.seed, dev)
+    examples = data.sft_examples(sources, training.seed)
     epochs = math.ceil(training.num_train_epochs) if training.max_steps <= 0 else 1
+    dev = examples.dev and data.drop_too_long(examples.dev, tokenizer, training.max_length)
     examples = data.drop_too_long(examples, tokenizer, training.max_length, epochs)
-    dev = dev and data.drop_too_long(dev, tokenizer, training.max_length)
     return stage.Stage("sft", out, examples, run, training, model, fast, config, dev)
 
 

@@ -14,6 +14,7 @@ DROPPED = {
     "duplicates": "repeat another",
     "contaminated": "hold a test question of a benchmark",
     "too_long": "are longer than `max_length`",
+    "near_duplicates": "nearly repeat another",
     "faulty": "cannot be read",
     "held_out": "are held out",
     "needs_its_options": "cannot be asked without their options",

@@ -242,6 +242,17 @@ def test_other_data_is_named_without_inventing_licences(tmp_path):
     assert ModelCard(text).data.datasets == ["GBaker/MedQA-USMLE-4-options", "acme/notes"]
 
 
+def test_sources_that_are_mappings_are_named_by_what_they_say(tmp_path):
+    sources = [
+        json.dumps({"source": "medqa", "split": "validation", "weight": 0.5}),
+        json.dumps({"source": "data/mine.jsonl", "take": 9}),
+    ]
+    record = {"data": {"counts": {}, "sources": dict(zip(sources, (20, 9), strict=True))}}
+    table = section(make(tmp_path, copied(tmp_path, config={"sources": sources}, **record)), "Training data")
+    assert "| `medqa validation x0.5` | [GBaker/MedQA-USMLE-4-options]" in table and ", validation | 20 |" in table
+    assert "| `mine.jsonl:9` | a file | 9 |" in table
+
+
 def test_unchecked_data_and_chat_are_said(tmp_path):
     text = make(tmp_path, copied(tmp_path, config={"decontaminate": False, "chat": True, "answer_style": "rationale"}))
     assert "**Test questions were not looked for.**" in text

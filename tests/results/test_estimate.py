@@ -182,6 +182,14 @@ def test_what_a_stage_trains(tmp_path, recipe, tokens, batch):
     assert (stage.tokens, stage.setup.tokens, stage.setup.labelled) == (tokens, batch, 1)
 
 
+def test_a_source_counts_by_its_weight(tmp_path):
+    def tokens(entry):
+        (tmp_path / "r.yaml").write_text(f"corpus: [{entry}]\nnum_train_epochs: 1")
+        return workload.trained(study(), Training("cpt", str(tmp_path / "r.yaml")))[0].tokens
+
+    assert tokens("{source: sample, weight: 3}") == pytest.approx(3 * tokens("sample"), rel=0.01)
+
+
 def test_tokens_of_sft_follow_steps_epochs_and_processes():
     def tokens(overrides, launch=()):
         return workload.trained(study(), Training("sft", "trainers/recipes/demo_sft.yaml", overrides, list(launch)))[

@@ -183,6 +183,20 @@ def test_a_change_of_the_study_reaches_what_it_concerns(before, change, reached)
     assert changed(before, dataclasses.replace(STUDY, **change)) == reached
 
 
+@pytest.mark.parametrize("file", ["mine.jsonl", "dev.jsonl", "passages.jsonl", "index/snippets.jsonl"])
+def test_every_file_that_a_recipe_names_is_read(world, file):
+    Path("index").mkdir()
+    for name in ("mine.jsonl", "dev.jsonl", "passages.jsonl", "index/snippets.jsonl"):
+        Path(name).write_text("{}\n")
+    Path("sft.yaml").write_text(
+        "sources: [{source: mine.jsonl, weight: 2}, medqa]\ndev_sources: [{source: dev.jsonl}]\n"
+        "raft: {passages: passages.jsonl, snippets: index}\n"
+    )
+    first = planned()
+    Path(file).write_text("{}\n{}\n")
+    assert changed(first) == TRAINED
+
+
 def test_a_moved_folder_stays_done_and_so_does_moved_data(before):
     assert changed(before, out="/elsewhere/renamed") == set()
     Path("data").rename("moved")

@@ -65,6 +65,28 @@ def test_the_fingerprint_follows_rows_and_order(write_jsonl, make_item):
     assert sft(write_jsonl([one, two])).fingerprint in prints
 
 
+WORDS = " ".join(f"word{n}" for n in range(120))
+
+
+@pytest.mark.parametrize(("share", "dropped"), [(0.0, []), (0.8, ["near", "part"]), (1.0, ["part"])])
+def test_texts_that_nearly_repeat_another_may_be_dropped(write_jsonl, share, dropped):
+    near, part = f"{WORDS[:-20]} something else entirely", " ".join(WORDS.split()[10:90])
+    texts = {"first": WORDS, "near": near, "part": part, "other": WORDS[::-1], "short": "word1 word2 word3"}
+    path = write_jsonl([{"id": name, "text": text} for name, text in texts.items()], "corpus.jsonl")
+    examples = data.cpt_examples(CPTDataArguments([path], near_duplicates=share, decontaminate=False))
+    assert [row["place"] for row in examples.dropped] == dropped
+    assert all(row["of"] == "first" and row["reason"] == "near_duplicates" for row in examples.dropped)
+
+
+def test_questions_that_differ_in_a_word_are_no_near_duplicates(write_jsonl, make_item):
+    one, other = (make_item(0) | {"question": f"{WORDS} in {sex}?"} for sex in ("men", "women"))
+    answers = [{"question": f"Why {n}?", "answer": WORDS} for n in range(2)]
+    examples = sft(write_jsonl([one, other, *answers]), near_duplicates=0.8)
+    assert examples.counts["near_duplicates"] == 1 and examples.counts["used"] == 3
+    with pytest.raises(InputError, match="near_duplicates is 2"):
+        sft(write_jsonl([one]), near_duplicates=2)
+
+
 def test_every_dropped_row_keeps_its_place_and_reason(write_jsonl, make_item):
     test = benchmarks.load("medqa", "test")[0]
     path = write_jsonl([make_item(0), make_item(0), test | {"id": "x", "options": test["options"][::-1]}])
@@ -80,10 +102,10 @@ def test_what_is_held_out_is_not_learned(write_jsonl, make_item):
     dev = write_jsonl([make_item(n) | {"options": make_item(n)["options"][::-1]} for n in (1, 4)], "dev.jsonl")
     args = SFTDataArguments([train], dev_sources=[dev], shuffle_options=True, decontaminate=False)
     examples, held = data.sft_examples(args, seed=1), data.dev_examples(args, seed=1)
+    assert examples.dev.rows == held.rows
     assert examples.counts["held_out"] == 2 and examples.counts["used"] == 8
     assert len(held.rows) == 2 and held.epoch(3) == held.rows
     assert all(f"number {n}?" not in row["prompt"] for row in examples.rows for n in (1, 4))
-    assert examples.rows == data.sft_examples(args, 1, held).rows
     assert data.dev_examples(SFTDataArguments([train]), 1) is None
 
 
@@ -101,7 +123,7 @@ def test_an_example_must_fit_in_every_epoch(write_jsonl, make_item):
     class Tokenizer:
         """Counts one more where the long option stands last."""
 
-        def __call__(self, texts, add_special_tokens=True):
+        def __call__(self, texts, **_):
             lengths = [10 + text.split("\nAnswer:")[0].endswith("0") for text in texts]
             return {"input_ids": [[0] * n for n in lengths]}
 
@@ -118,15 +140,16 @@ def corpus(write_jsonl, n=50):
 
 
 def test_a_share_of_the_passages_is_held_out(write_jsonl):
-    examples = data.cpt_examples(CPTDataArguments([corpus(write_jsonl)], decontaminate=False), 1)
-    train, dev = data.hold_out(examples, 0.2, seed=1)
-    assert sorted(row["text"] for row in train.rows + dev.rows) == sorted(row["text"] for row in examples.rows)
-    assert 3 < len(dev.rows) < 20 and train.counts["held_out"] == len(dev.rows)
-    assert data.hold_out(examples, 0.0, seed=1) == (examples, None)
-    with pytest.raises(InputError, match="dev_share is 1.5"):
-        data.hold_out(examples, 1.5, seed=1)
-    with pytest.raises(InputError, match="leaves one side empty"):
-        data.hold_out(examples, 0.0001, seed=1)
+    path = corpus(write_jsonl)
+    everything, train = (
+        data.cpt_examples(CPTDataArguments([path], dev_share=share, decontaminate=False), 1) for share in (0.0, 0.2)
+    )
+    assert everything.dev is None
+    assert sorted(row["text"] for row in train.rows + train.dev.rows) == sorted(row["text"] for row in everything.rows)
+    assert 3 < len(train.dev.rows) < 20 and train.counts["held_out"] == len(train.dev.rows)
+    for share, complaint in ((1.5, "dev_share is 1.5"), (0.0001, "leaves one side empty")):
+        with pytest.raises(InputError, match=complaint):
+            data.cpt_examples(CPTDataArguments([path], dev_share=share, decontaminate=False), 1)
 
 
 def test_passages_become_texts(write_jsonl):

@@ -7,7 +7,7 @@ both are counted. ``python -m trainers.data --config RECIPE`` shows what a recip
 from trainers.data.account import summary
 from trainers.data.arguments import CPTDataArguments, SFTDataArguments
 from trainers.data.exam import dev_examples, sft_examples
-from trainers.data.examples import Examples, hold_out
+from trainers.data.examples import Examples
 from trainers.data.lengths import count_tokens, drop_too_long
 from trainers.data.mixture import split_cap
 from trainers.data.passages import cpt_examples
@@ -21,7 +21,6 @@ __all__ = [
     "cpt_examples",
     "dev_examples",
     "drop_too_long",
-    "hold_out",
     "may_shuffle",
     "sft_examples",
     "shuffled",

@@ -21,7 +21,7 @@ def summary(examples: Examples, tokenizer, max_length: int | None = None) -> dic
     ``quantiles`` and ``histogram`` (most tokens of a bin, a power of two -> examples). ``above_max_length`` is the
     share of the examples that have more tokens than ``max_length``, in [0, 1].
     """
-    counts = token_counts(examples.rows, tokenizer)
+    counts = examples.lengths or token_counts(examples.rows, tokenizer)
     parts = {"whole": [sum(count) for count in counts]}
     if examples.rows and "prompt" in examples.rows[0]:
         parts = {"prompt": [n for n, _ in counts], "completion": [n for _, n in counts]} | parts

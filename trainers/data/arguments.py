@@ -12,6 +12,9 @@ PERSONAL_DATA = ("off", "report", "drop")
 
 DECONTAMINATE = "Drop what holds a test question of any benchmark; every dropped row is listed in dropped.jsonl."
 SKIP_FAULTY = "Leave out rows that cannot be learned from, and count them, instead of stopping with their places."
+DROP_NEAR_DUPLICATES = (
+    "Drop texts (not items) of whose word 8-grams at least this share stand in one earlier text, as 0.9; 0 for none."
+)
 LOOK_FOR_PERSONAL_DATA = (
     "Look for e-mail addresses, phone, social security, card and record numbers, IP addresses and dates of birth: "
     "'report' counts the rows that hold some, 'drop' leaves them out (needs the extra 'privacy')."
@@ -63,6 +66,7 @@ class SFTDataArguments:
         },
     )
     decontaminate: bool = field(default=True, metadata={"help": DECONTAMINATE})
+    near_duplicates: float = field(default=0.0, metadata={"help": DROP_NEAR_DUPLICATES})
     personal_data: str = field(default="off", metadata={"help": LOOK_FOR_PERSONAL_DATA, "choices": list(PERSONAL_DATA)})
     skip_faulty: bool = field(default=False, metadata={"help": SKIP_FAULTY})
 
@@ -93,4 +97,5 @@ class CPTDataArguments:
     )
     dev_share: float = field(default=0.0, metadata={"help": "Share of the passages that is held out."})
     decontaminate: bool = field(default=True, metadata={"help": DECONTAMINATE})
+    near_duplicates: float = field(default=0.0, metadata={"help": DROP_NEAR_DUPLICATES})
     personal_data: str = field(default="off", metadata={"help": LOOK_FOR_PERSONAL_DATA, "choices": list(PERSONAL_DATA)})

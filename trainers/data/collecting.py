@@ -8,6 +8,7 @@ from medtasks import contamination
 from medtasks.errors import InputError
 from trainers.data import privacy
 from trainers.data.mixture import Source, draw
+from trainers.data.near_duplicates import NearDuplicates
 
 SHOWN = 3
 """Faulty rows that an error line names."""
@@ -15,8 +16,8 @@ SHOWN = 3
 USUAL = ("duplicates", "contaminated", "too_long")
 """Reasons that are counted even where no row was dropped for them."""
 
-Check = Callable[[dict, Source], dict | None]
-"""Whether a row is dropped: None, or what there is to note of it."""
+Check = Callable[[dict, Source, str], dict | None]
+"""Whether a row of a source, at a place, is dropped: None, or what there is to note of it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _usable(source: Source, rows, checks: dict[str, Check], found: Collection) -
             found.drop(source, place, "faulty", why=str(row))
             continue
         for reason, check in checks.items():
-            if (details := check(row, source)) is not None:
+            if (details := check(row, source, place)) is not None:
                 found.drop(source, place, reason, **details)
                 break
         else:
@@ -139,7 +140,7 @@ def not_seen(identity: Callable[[dict], object]) -> Check:
     """Drops rows whose ``identity`` an earlier row had."""
     seen = set()
 
-    def check(row: dict, source: Source) -> dict | None:
+    def check(row: dict, source: Source, place: str) -> dict | None:
         key = identity(row)
         if key in seen:
             return {}
@@ -149,10 +150,27 @@ def not_seen(identity: Callable[[dict], object]) -> Check:
     return check
 
 
+def not_nearly_seen(share: float) -> dict[str, Check]:
+    """Drops rows, items excepted, of whose n-grams at least ``share`` stand in one earlier row; no check for 0.
+
+    Raises:
+        InputError: the share is not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"near_duplicates is {share}; it is a share of a row's words in order, from 0 (off) to 1")
+    seen = NearDuplicates(share)
+
+    def check(row: dict, source: Source, place: str) -> dict | None:
+        earlier = None if "options" in row else seen.find(row, place)
+        return None if earlier is None else {"of": earlier}
+
+    return {"near_duplicates": check} if share else {}
+
+
 def holds_none_of(held_out: contamination.Overlap) -> Check:
     """Drops rows that hold an item of ``held_out``, and notes how and which."""
 
-    def check(row: dict, source: Source) -> dict | None:
+    def check(row: dict, source: Source, place: str) -> dict | None:
         leaks = [finding for finding in held_out.find(row) if finding.kind in contamination.LEAKS]
         if not leaks:
             return None
@@ -188,13 +206,13 @@ class PersonalData:
         if self._mode == "off":
             return []
         rows = [
-            {"source": str(one.source), "place": one.place} | (self._check(one.row, one.source) or {})
+            {"source": str(one.source), "place": one.place} | (self._check(one.row, one.source, one.place) or {})
             for one in found.drawn
             if not one.times
         ]
         return [row for row in rows if "entities" in row]
 
-    def _check(self, row: dict, source: Source) -> dict | None:
+    def _check(self, row: dict, source: Source, place: str) -> dict | None:
         told = {name: value for name, value in row.items() if name not in ("id", "license", "source")}
         entities = self._scanner.find("\n".join(contamination.texts(told)))
         return {"entities": dict(sorted(entities.items()))} if entities else None

@@ -1,11 +1,22 @@
 """Examples for supervised fine-tuning: exam questions, open questions, pairs and chats, as a recipe mixes them."""
 
+from dataclasses import replace
+
 from medtasks import benchmarks, contamination
 from medtasks.errors import InputError
 from medtasks.ngrams import normalize
 from trainers.data import free_form, mixture, raft, reading
 from trainers.data.arguments import SFTDataArguments
-from trainers.data.collecting import Check, Collection, PersonalData, collect, faulty, holds_none_of, not_seen
+from trainers.data.collecting import (
+    Check,
+    Collection,
+    PersonalData,
+    collect,
+    faulty,
+    holds_none_of,
+    not_nearly_seen,
+    not_seen,
+)
 from trainers.data.examples import Examples
 from trainers.data.mixture import Source
 from trainers.data.rendering import Draft
@@ -13,21 +24,22 @@ from trainers.data.rendering import Draft
 NO_PASSAGES = "no_passages"
 
 
-def sft_examples(args: SFTDataArguments, seed: int, dev: Examples | None = None) -> Examples:
-    """Prompts and completions from ``args.sources``, in their order.
+def sft_examples(args: SFTDataArguments, seed: int) -> Examples:
+    """Prompts and completions from ``args.sources``, in their order; ``dev`` holds those of ``args.dev_sources``.
 
     Args:
         seed: of everything that is drawn or shuffled.
-        dev: what :func:`dev_examples` gives, if it is at hand; rows that it holds are dropped.
 
     Raises:
         InputError: no source, one that is not there, or rows that cannot be learned from.
     """
     if not args.sources:
         raise InputError(f"no sources; name benchmarks ({', '.join(benchmarks.BENCHMARKS)}), files or Hub datasets")
-    dev = dev or dev_examples(args, seed)
+    tests = contamination.held_out() if args.decontaminate else None
+    dev = _dev_examples(args, seed, tests)
     held_out = [draft.row for draft in dev.drafts] if dev else []
-    return _examples(args, args.sources, seed, shuffle=args.shuffle_options, held_out=held_out)
+    examples = _examples(args, args.sources, seed, tests, held_out, shuffle=args.shuffle_options)
+    return replace(examples, dev=dev)
 
 
 def dev_examples(args: SFTDataArguments, seed: int) -> Examples | None:
@@ -36,12 +48,24 @@ def dev_examples(args: SFTDataArguments, seed: int) -> Examples | None:
     Raises:
         InputError: as :func:`sft_examples`.
     """
-    return _examples(args, args.dev_sources, seed, shuffle=False, held_out=[]) if args.dev_sources else None
+    tests = contamination.held_out() if args.decontaminate and args.dev_sources else None
+    return _dev_examples(args, seed, tests)
 
 
-def _examples(args: SFTDataArguments, entries: list[str], seed: int, shuffle: bool, held_out: list[dict]) -> Examples:
+def _dev_examples(args: SFTDataArguments, seed: int, tests: contamination.Overlap | None) -> Examples | None:
+    return _examples(args, args.dev_sources, seed, tests, [], shuffle=False) if args.dev_sources else None
+
+
+def _examples(
+    args: SFTDataArguments,
+    entries: list[str],
+    seed: int,
+    tests: contamination.Overlap | None,
+    held_out: list[dict],
+    shuffle: bool,
+) -> Examples:
+    """The examples that ``entries`` name, less those that hold an item of ``tests`` or a row of ``held_out``."""
     sources = [mixture.parse(entry) for entry in entries]
-    tests = contamination.held_out() if args.decontaminate else None
     passages = raft.Passages(raft.parse(args.raft), tests) if args.raft else None
     personal = PersonalData(args.personal_data)
     checks = _checks(args, tests, held_out, passages) | personal.checks
@@ -70,14 +94,14 @@ def _examples(args: SFTDataArguments, entries: list[str], seed: int, shuffle: bo
 
 def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> dict[str, Check]:
     """Reason -> check, for what drops rows."""
-    checks: dict[str, Check] = {"duplicates": not_seen(_identity)}
+    checks: dict[str, Check] = {"duplicates": not_seen(_identity)} | not_nearly_seen(args.near_duplicates)
     if tests:
         checks["contaminated"] = holds_none_of(tests)
     if held_out:
         checks["held_out"] = _is_not_held_out(held_out)
-    checks["needs_its_options"] = lambda row, source: _needs_its_options(row, source.style or args.answer_style)
+    checks["needs_its_options"] = lambda row, source, place: _needs_its_options(row, source.style or args.answer_style)
     if passages:
-        checks[NO_PASSAGES] = lambda row, source: _lacks_passages(row, source, passages)
+        checks[NO_PASSAGES] = lambda row, source, place: _lacks_passages(row, source, passages)
     return checks
 
 
@@ -98,8 +122,8 @@ def _is_not_held_out(held_out: list[dict]) -> Check:
     ]
     holds = holds_none_of(contamination.Overlap(item | {"id": ""} for item in asked if item["question"]))
 
-    def check(row: dict, source: Source) -> dict | None:
-        return {} if _identity(row) in identities or holds(row, source) is not None else None
+    def check(row: dict, source: Source, place: str) -> dict | None:
+        return {} if _identity(row) in identities or holds(row, source, place) is not None else None
 
     return check
 

@@ -31,6 +31,11 @@ class Examples:
     personal_data: list[dict] = field(default_factory=list)
     """A dict for each row in which some was found: ``source, place, entities`` (name -> times)."""
 
+    lengths: list[tuple[int, int]] = field(default_factory=list)
+    """(tokens of the prompt, of the rest) of each row in epoch 0, where they have been counted."""
+    dev: "Examples | None" = None
+    """What is held out, to be measured on while training."""
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change with any row, their order, and how they read in another epoch."""
@@ -68,22 +73,28 @@ class Examples:
         drafts = [self.drafts[position] for position in sorted(gone) if self.drafts]
         dropped = [{"source": draft.source, "place": draft.place, "reason": reason} for draft in drafts]
         return replace(
-            self, rows=kept(self.rows), drafts=kept(self.drafts), counts=counts, dropped=[*self.dropped, *dropped]
+            self,
+            rows=kept(self.rows),
+            drafts=kept(self.drafts),
+            lengths=kept(self.lengths),
+            counts=counts,
+            dropped=[*self.dropped, *dropped],
         )
 
 
-def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples | None]:
-    """(the examples without a random ``share`` of them, that share or None for 0).
+def hold_out(examples: Examples, share: float, seed: int) -> Examples:
+    """``examples`` without a random ``share`` of their texts, which is their ``dev`` (None for 0).
 
     Raises:
-        InputError: the share is not in [0, 1), or one of the two would be empty.
+        InputError: the share is not in [0, 1), or one side would be empty.
     """
     if not 0 <= share < 1:
         raise InputError(f"dev_share is {share}; it is a share of the passages, from 0 to below 1")
     if not share:
-        return examples, None
+        return examples
     chosen = [i for i, row in enumerate(examples.rows) if random.Random(f"{seed} {row['text']}").random() < share]
     if not 0 < len(chosen) < len(examples.rows):
         raise InputError(f"dev_share {share} of {len(examples.rows)} passages leaves one side empty; change it")
     rows = [examples.rows[i] for i in chosen]
-    return examples.without(chosen, "held_out"), Examples(rows, {"read": len(rows), "used": len(rows)}, {})
+    dev = Examples(rows, {"read": len(rows), "used": len(rows)}, {})
+    return replace(examples.without(chosen, "held_out"), dev=dev)

@@ -1,10 +1,17 @@
 """How many tokens examples have, and which have too many."""
 
+from dataclasses import replace
+
 from medtasks.errors import InputError
 from trainers.data.examples import Examples
 
 BATCH = 1_000
 """Rows that are tokenized together."""
+
+
+NEAR = 0.9
+"""Of ``max_length``, from where an example is measured in other epochs too: another order of its lines changes tokens
+only where they meet."""
 
 
 def drop_too_long(examples: Examples, tokenizer, max_length: int | None, epochs: int = 1) -> Examples:
@@ -16,13 +23,16 @@ def drop_too_long(examples: Examples, tokenizer, max_length: int | None, epochs:
     """
     if max_length is None:
         return examples
-    too_long = set()
-    for number in range(epochs if any(draft.moves for draft in examples.drafts) else 1):
-        lengths = token_counts(examples.epoch(number), tokenizer)
-        too_long |= {position for position, length in enumerate(lengths) if sum(length) > max_length}
+    counts = token_counts(examples.rows, tokenizer)
+    too_long = {i for i, count in enumerate(counts) if sum(count) > max_length}
+    near = [i for i, count in enumerate(counts) if NEAR * max_length <= sum(count) <= max_length]
+    moving = [i for i in near if examples.drafts and examples.drafts[i].moves]
+    for epoch in range(1, epochs):
+        rows = [examples.drafts[i].at(epoch) for i in moving]
+        too_long |= {i for i, n in zip(moving, token_counts(rows, tokenizer), strict=True) if sum(n) > max_length}
     if len(too_long) == len(examples.rows):
         raise InputError(f"every example is longer than max_length {max_length}; raise it")
-    return examples.without(sorted(too_long), "too_long")
+    return replace(examples, lengths=counts).without(sorted(too_long), "too_long")
 
 
 def count_tokens(row: dict, tokenizer) -> int:
@@ -55,4 +65,5 @@ def _batch_counts(rows: list[dict], tokenizer) -> list[tuple[int, int]]:
 
 
 def _lengths(texts: list[str], tokenizer, add_special_tokens: bool = True) -> list[int]:
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]]
+    encoded = tokenizer(texts, add_special_tokens=add_special_tokens, return_attention_mask=False)
+    return [len(ids) for ids in encoded["input_ids"]]

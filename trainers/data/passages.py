@@ -8,13 +8,14 @@ from medtasks.errors import InputError
 from medtasks.ngrams import normalize
 from trainers.data import comprehension, mixture
 from trainers.data.arguments import CPTDataArguments
-from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_seen
-from trainers.data.examples import Examples
+from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_nearly_seen, not_seen
+from trainers.data.examples import Examples, hold_out
 from trainers.data.mixture import Source
 
 
 def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
-    """Texts (title, blank line, text, and exercises if asked for) of the passages of ``args.corpus``, in their order.
+    """Texts (title, blank line, text, and exercises if asked for) of the passages of ``args.corpus``, in their order;
+    ``dev`` holds the share of them that is held out.
 
     Args:
         seed: of what is drawn by weight, and of which passages get exercises in a mixture, and which ones.
@@ -29,6 +30,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
         raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
     personal = PersonalData(args.personal_data)
     checks: dict[str, Check] = {"duplicates": not_seen(lambda passage: normalize(passage["text"]))}
+    checks |= not_nearly_seen(args.near_duplicates)
     if args.decontaminate:
         checks["contaminated"] = holds_none_of(contamination.held_out())
     sources = [mixture.parse(entry, mixture.CORPUS_KEYS) for entry in args.corpus]
@@ -45,7 +47,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
             row["text"] != comprehension.plain(one.row) for row, one in zip(rows, found.drawn, strict=True)
         ),
     }
-    return Examples(
+    examples = Examples(
         rows,
         found.counts,
         found.taken,
@@ -54,6 +56,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
         notes={what: n for what, n in notes.items() if n},
         personal_data=personal.found_in(found),
     )
+    return hold_out(examples, args.dev_share, seed)
 
 
 def _read(source: Source) -> Iterator[tuple[str, dict]]:
