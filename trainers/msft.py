@@ -8,8 +8,9 @@ both stages. `join` says how SFT goes on:
 
 - `continue` (default): with CPT's adapter, on the same base.
 - `merge`: CPT's adapter is merged into output_dir/cpt/merged, and SFT trains a new adapter, of any shape, on that
-  model; evaluation then takes it as the base (`pretrained=output_dir/cpt/merged,peft=output_dir/adapter`). In 4 bits,
-  SFT quantizes the merged weights anew. What merging cost stands in output_dir/cpt/merged/merge.json.
+  model; evaluation then takes it as the base (`pretrained=output_dir/cpt/merged,peft=output_dir/adapter`). What merging
+  cost stands in output_dir/cpt/merged/merge.json; in 4 bits, SFT then quantizes the merged weights anew, which costs
+  far more, where `continue` costs nothing.
 
 After a CPT with `full_finetuning`, SFT goes on with output_dir/cpt/model. The same command resumes a killed run; a
 finished CPT stage is not repeated. On a machine without GPU: `accelerate launch --cpu`, or plain
