@@ -31,18 +31,36 @@ def _attention(module, query, key, value, mask, scaling=None, cu_seq_lens_q=None
 
         return AttentionInterface()["sdpa"](module, query, key, value, mask, scaling=scaling, **kwargs)
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    grouped = {}
-    if _shares_keys():
-        grouped = {"enable_gqa": True}
-    elif query.shape[1] != key.shape[1]:
-        key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], 1) for states in (key, value))
+    repeats = query.shape[1] // key.shape[1]
+    sharing = _key_sharing(query.device.index) if repeats > 1 else {}
+    if sharing is None:
+        key, value, sharing = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), {}
     bounds = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
-    return varlen_attn(query, key, value, *bounds, scale=scaling, window_size=(-1, 0), **grouped)[None], None
+    return varlen_attn(query, key, value, *bounds, scale=scaling, window_size=(-1, 0), **sharing)[None], None
 
 
 @functools.cache
-def _shares_keys() -> bool:
-    """Whether torch's function lets several query heads share a key head (from torch 2.12 on)."""
+def _key_sharing(device: int) -> dict | None:
+    """The argument by which several query heads share a key head; None where torch cannot.
+
+    Torch 2.12 has one. Before that the kernel could without being asked, which is tried once: forward and backward must
+    be those of repeated heads.
+    """
+    import torch
     from torch.nn.attention.varlen import varlen_attn
 
-    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        return {"enable_gqa": True}
+    with torch.enable_grad(), torch.autocast("cuda", enabled=False):
+        numbers = torch.arange(16 * 2 * 64, device=f"cuda:{device}").sin().view(16, 2, 64).to(torch.bfloat16)
+        query, key = numbers.requires_grad_(), numbers[:, :1].detach().requires_grad_()
+        bounds = torch.tensor([0, 7, 16], device=numbers.device, dtype=torch.int32)
+        found = []
+        for shared in (key, key.repeat_interleave(2, 1)):
+            try:
+                out = varlen_attn(query, shared, shared, bounds, bounds, 9, 9, window_size=(-1, 0))
+                found.append((out, *torch.autograd.grad(out.float().square().sum(), (query, key))))
+            except (RuntimeError, ValueError):
+                return None
+    same = all(torch.allclose(a.float(), b.float(), atol=0.05, rtol=0.05) for a, b in zip(*found, strict=True))
+    return {} if same else None
