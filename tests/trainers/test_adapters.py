@@ -123,7 +123,7 @@ def test_msft_goes_on_with_the_adapter_of_cpt(msft_recipe, tmp_path, monkeypatch
     # killed in the second stage: the first is not repeated
     (out / "training.json").unlink()
     (out / "run.json").unlink()
-    for name in ("adapter", "loss.json", "loss.png", "cost.json"):
+    for name in ("adapter", "loss.json", "loss.png", "cost.json", "data.json", "dropped.jsonl"):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     built.clear()

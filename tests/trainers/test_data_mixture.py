@@ -125,4 +125,4 @@ def test_an_unknown_source_is_named(source):
     with pytest.raises(InputError, match=source):
         learned(source)
     with pytest.raises(InputError, match=source):
-        data.cpt_examples(CPTDataArguments([source]))
+        data.cpt_examples(CPTDataArguments([source], decontaminate=False))
