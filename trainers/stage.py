@@ -179,10 +179,13 @@ def _next_knob(stage: Stage) -> str:
 
 
 def _write_data(stage: Stage) -> None:
-    """Write what is learned from as ``data.json``, and what is not as ``dropped.jsonl``: places, never texts."""
+    """Write what is learned from as ``data.json``, and what is not as ``dropped.jsonl``: places, never texts. A run
+    that resumes has them already."""
+    if (stage.out / run_folder.DATA).is_file():
+        return
+    files.write_jsonl(stage.out / run_folder.DROPPED, stage.examples.dropped)
     about = data.summary(stage.examples, adapter.load_tokenizer(stage.model), stage.training.max_length)
     files.write_json(stage.out / run_folder.DATA, about)
-    files.write_jsonl(stage.out / run_folder.DROPPED, stage.examples.dropped)
 
 
 def _build(stage: Stage):
