@@ -9,7 +9,7 @@ and is not safe: on an H100, torch 2.11 gives a padded batch to a cuDNN kernel w
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from medtasks.errors import InputError
@@ -31,6 +31,8 @@ class Packed:
     number of each document's example."""
     epochs: float
     """Epochs that they are."""
+    ends: list[int] = field(default_factory=list)
+    """Rows up to the end of each epoch, the last one included, though it may be a part."""
 
     @property
     def tokens(self) -> int:
@@ -97,14 +99,16 @@ def pack(
     if epochs <= 0:
         raise InputError(f"num_train_epochs is {epochs}; it must be above 0")
     rows: list[dict] = []
+    ends: list[int] = []
     done = 0.0
     while len(rows) < most_rows if most_rows else done < epochs:
         number = int(done)
         new = _epoch(encode(epoch(number), tokenizer), random.Random(f"{seed} {number}"), max_length, strategy)
         wanted = most_rows - len(rows) if most_rows else math.ceil(len(new) * (epochs - number))
         rows += new[:wanted]
+        ends.append(len(rows))
         done += min(1.0, wanted / len(new) if most_rows else epochs - number)
-    return Packed(rows, done)
+    return Packed(rows, done, ends)
 
 
 def _epoch(encoded: list[dict], rng: random.Random, max_length: int | None, strategy: str | None) -> list[dict]:
@@ -157,7 +161,7 @@ class Collator:
         bounds += [bounds[-1]] * (self.documents + 1 - len(bounds))
         shifted = torch.tensor([*labels[1:], IGNORED])
         boundaries = torch.tensor(bounds, dtype=torch.int32)
-        longest = self.max_length or max(lengths)
+        longest = max(self.max_length, *lengths)  # held-out documents may be longer
         return {
             "input_ids": torch.tensor([ids]),
             "position_ids": torch.tensor([[position for length in lengths for position in range(length)]]),

@@ -35,7 +35,7 @@ SHOWN = 0.05 * GB
 USUAL_VRAM = 8.0
 START = 30
 """Seconds for imports, loading and data, about."""
-SHARED = ("cpt", "sft", "output_dir")
+SHARED = ("cpt", "sft", "output_dir", "join")
 
 
 def main(argv: list[str]) -> int:

@@ -15,6 +15,23 @@ LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 EVALUATED = ("step", "epoch", "eval_loss", "eval_mean_token_accuracy")
 
 
+class AtEpochEnds(TrainerCallback):
+    """Log, evaluate and save at the ends of epochs where the recipe says ``epoch``: to Trainer, all are one pass.
+
+    Args:
+        steps: the last step of each epoch but the last one, whose end is that of the pass.
+    """
+
+    def __init__(self, steps: set[int]):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step in self.steps:
+            control.should_log = control.should_log or args.logging_strategy == "epoch"
+            control.should_evaluate = control.should_evaluate or args.eval_strategy == "epoch"
+            control.should_save = control.should_save or args.save_strategy == "epoch"
+
+
 class LogAtCheckpoint(TrainerCallback):
     """Log wherever a checkpoint is written: a resumed run counts its mean loss from there, so both log the same."""
 

@@ -36,6 +36,8 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
         raise InputError(f"{model.model_name_or_path} has no chat template; set 'chat: false'")
     if training.packing and training.packing_strategy == "wrapped":
         raise InputError("packing_strategy: wrapped would part answers from their questions; say 'bfd'")
+    if training.completion_only_loss is False:
+        raise InputError("completion_only_loss: completions are what is learned, and nothing else; take the key out")
     examples = data.sft_examples(sources, training.seed)
     epochs = math.ceil(training.num_train_epochs) if training.max_steps <= 0 else 1
     examples = data.drop_too_long(examples, tokenizer, training.max_length, epochs)

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import os
 import shutil
 import time
@@ -30,6 +31,8 @@ NOT_HERE = {
     "model_init_kwargs": "models are loaded by the keys of ModelConfig",
     "trust_remote_code": "models are loaded by transformers' own code",
     "chat_template_path": "the model keeps its chat template",
+    "eos_token": "the model keeps its tokenizer",
+    "assistant_only_loss": "completions are what is learned, and nothing else",
 }
 """TRL's keys that have no place here, and why."""
 
@@ -226,6 +229,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
             guard=guards.Guard(stage.out, stage.examples.place, training.fp16, stage.run.max_grad_spike),
             epochs=packed.epochs,
             callbacks=[
+                report.AtEpochEnds({math.ceil(rows / _rows_a_step(training)) for rows in packed.ends[:-1]}),
                 report.LogAtCheckpoint(),
                 report.EvaluateAtEnd(),
                 report.CostMeter(stage.out / "cost.json", started, training.device),
@@ -243,16 +247,19 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
 def _pack(stage: Stage, tokenizer) -> batches.Packed:
     """The stage's examples in the order of training."""
     training = stage.training
-    at_once = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     return batches.pack(
         stage.examples.epoch,
         tokenizer,
         epochs=training.num_train_epochs,
         seed=training.seed,
-        most_rows=training.max_steps * at_once if training.max_steps > 0 else None,
+        most_rows=training.max_steps * _rows_a_step(training) if training.max_steps > 0 else None,
         max_length=training.max_length,
         strategy=training.packing_strategy if training.packing else None,
     )
+
+
+def _rows_a_step(training) -> int:
+    return training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
 
 
 def _held_out(stage: Stage, tokenizer) -> list[dict]:

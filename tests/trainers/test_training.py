@@ -83,6 +83,81 @@ def test_the_adapter_learns_in_float32(recipe_file):
     assert kinds == {"torch.float32"} and list(trainer.model.peft_config) == ["default"]
 
 
+@pytest.fixture
+def interrupted(monkeypatch):
+    """A function that trains until step ``step`` begins and is then interrupted, as by Ctrl-C."""
+    from trainers import report
+
+    def train(path: str, step: int) -> None:
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == step:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(report.LogAtCheckpoint, "on_step_begin", on_step_begin)
+            sft.main(["--config", path])
+
+    return train
+
+
+def test_what_ends_an_epoch_is_done_at_each_end(recipe_file, write_jsonl, make_item, interrupted, tmp_path):
+    """Five rows a step: the first of two and a half epochs of 16 ends within the fourth step."""
+    every = dict.fromkeys(("save_strategy", "eval_strategy", "logging_strategy"), "epoch")
+    held_out = [write_jsonl([make_item(n) for n in range(20, 24)], "dev.jsonl")]
+    settings = {"max_steps": None, "num_train_epochs": 2.5, "per_device_train_batch_size": 5, "dev_sources": held_out}
+    settings |= every | {"shuffle_options": True, "keep_checkpoints": True}
+    whole = train(recipe_file("whole.yaml", output_dir=str(tmp_path / "whole"), **settings))
+    path, out = recipe_file(**settings), tmp_path / "out"
+    interrupted(path, 5)
+    assert run_folder.last_checkpoint(out)[1]["global_step"] == 4
+    train(path)
+    for folder in (whole, out):
+        steps = [int(found.name.split("-")[1]) for found in (folder / "checkpoints").glob("checkpoint-*")]
+        assert sorted(steps) == [4, 7, 8]
+        assert [entry["step"] for entry in read_json(folder / "loss.json")] == [4, 7, 8]
+        assert [entry["step"] for entry in read_json(folder / "eval.json")] == [4, 7, 8]
+    for name in ("adapter/adapter_model.safetensors", "loss.json", "eval.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_packed_questions_resume_to_the_same_bits(recipe_file, write_jsonl, make_item, interrupted, tmp_path):
+    held_out = [write_jsonl([make_item(n) for n in range(20, 24)], "dev.jsonl")]
+    settings = {"max_steps": None, "num_train_epochs": 6, "packing": True, "max_length": 128, "shuffle_options": True}
+    settings |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "lora_dropout": 0.2}
+    settings |= {"dev_sources": held_out, "eval_strategy": "steps", "eval_steps": 4, "save_steps": 5}
+    whole = train(recipe_file("whole.yaml", output_dir=str(tmp_path / "whole"), **settings))
+    path, out = recipe_file(**settings), tmp_path / "out"
+    interrupted(path, 13)
+    assert run_folder.last_checkpoint(out)[1]["global_step"] == 10
+    train(path)
+    for name in ("adapter/adapter_model.safetensors", "loss.json", "eval.json", "loss.png"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    losses = read_json(out / "loss.json")
+    epochs = [entry["epoch"] for entry in losses]
+    steps = len(losses)
+    assert epochs == pytest.approx([6 * step / steps for step in range(1, steps + 1)], rel=0.02)
+    done = read_json(out / "training.json")
+    assert done["epochs"] == epochs[-1] == 6 and done["steps"] == steps > 13
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "epochs"),
+    [
+        ({"max_steps": 6}, 6, 1.5),
+        ({"max_steps": 3}, 3, 0.75),
+        ({"num_train_epochs": 2}, 8, 2),
+        ({"num_train_epochs": 0.5}, 2, 0.5),
+    ],
+)
+def test_epochs_are_counted_as_the_recipe_counts_them(recipe_file, length, steps, epochs):
+    out = train(recipe_file(**{"max_steps": None} | length))
+    done = read_json(out / "training.json")
+    assert (done["steps"], done["epochs"]) == (steps, epochs)
+    assert [entry["epoch"] for entry in read_json(out / "loss.json")] == [
+        pytest.approx(epochs * step / steps) for step in range(1, steps + 1)
+    ]
+
+
 def test_a_killed_run_resumes_to_the_same_bits(recipe_file, tmp_path):
     settings = {"max_steps": 24, "save_steps": 5, "logging_steps": 3, "gradient_accumulation_steps": 2}
     whole = train(recipe_file("whole.yaml", output_dir=str(tmp_path / "whole"), **settings))

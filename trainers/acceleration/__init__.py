@@ -133,6 +133,11 @@ def apply(chosen: Acceleration, trainer) -> None:
     if chosen.captures:
         dtype = torch.bfloat16 if training.bf16 else torch.float16
         graphed = graphs.GraphedBackbone(causal.base_model, dtype, training.gradient_accumulation_steps > 1)
-    if loss.has_plain_head(causal):
+    if loss.has_plain_head(causal) and _has_plain_loss(trainer):
         loss.add_head(causal, graphed)
         trainer.has_own_head = True
+
+
+def _has_plain_loss(trainer) -> bool:
+    """Whether the recipe asks for the negative log-likelihood and nothing more."""
+    return trainer.args.loss_type == "nll" and trainer.label_smoother is None and not trainer.aux_loss_enabled

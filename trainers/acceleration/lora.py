@@ -12,6 +12,8 @@ import types
 
 import torch
 
+from trainers.acceleration import precision
+
 OPERATORS = "medadapt"
 
 
@@ -68,12 +70,13 @@ lora_linear.register_autograd(_backward, setup_context=_save)
 
 
 def _forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-    """What takes the place of PEFT's forward; the dtype of the frozen weight is that of the products."""
+    """What takes the place of PEFT's forward."""
     base = self.base_layer
-    dtype = base.weight.dtype
+    dtype = precision.of_products(x.device, base.weight.dtype)
+    bias = None if base.bias is None else base.bias.to(dtype)
     a = self.lora_A["default"].weight.to(dtype)
     b = (self.lora_B["default"].weight * self.scaling["default"]).to(dtype)
-    y, _ = lora_linear(x.reshape(-1, x.shape[-1]).to(dtype), base.weight, base.bias, a, b)
+    y, _ = lora_linear(x.reshape(-1, x.shape[-1]).to(dtype), base.weight.to(dtype), bias, a, b)
     return y.view(*x.shape[:-1], -1)
 
 

@@ -45,7 +45,7 @@ def _stages(config: str, rest: list[str]) -> tuple[Stage, ...]:
     keys = recipe.read(recipe.find(config))
     argv = ["--config", config, *rest]
     if "cpt" in keys and "sft" in keys:
-        return msft.prepare(argv)
+        return msft.prepare(argv)[:2]
     return (cpt.prepare(argv) if "corpus" in keys else sft.prepare(argv),)
 
 
