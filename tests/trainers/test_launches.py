@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import launched
@@ -40,7 +38,8 @@ def processes():
 
 @pytest.fixture
 def start(processes, tmp_path):
-    """A function that starts two processes as `accelerate launch` with a shipped configuration would.
+    """A function that starts two processes as `accelerate launch` with a shipped configuration would: of one machine,
+    or, with ``nodes``, one on each of two.
 
     ``start("ddp", argv, argv)`` returns the processes and the files in which they say what they do.
     """
@@ -50,7 +49,8 @@ def start(processes, tmp_path):
         environment = environment_of(name)
         logs = [tmp_path / f"process{rank}.log" for rank in range(2)]
         for rank, (argv, log) in enumerate(zip(argvs, logs, strict=True)):
-            ours = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            here, number = ("0", "1") if name == "nodes" else (str(rank), "2")
+            ours = {"RANK": str(rank), "LOCAL_RANK": here, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": number}
             ours["TORCHELASTIC_ERROR_FILE"] = str(tmp_path / f"error{rank}.json")
             started.append(processes.Process(target=launched.run, args=(str(log), environment | ours, argv, dies_at)))
             started[-1].start()
@@ -109,35 +109,15 @@ def by_one_process(recipe_file, tmp_path):
     return train
 
 
-def launch(name: str, recipe_file: str, *arguments: str) -> subprocess.Popen:
-    config = str(recipe.find(f"accelerate/{name}"))
-    command = ["accelerate.commands.launch", "--config_file", config, *arguments]
-    return subprocess.Popen(
-        [sys.executable, "-m", *command, "-m", "trainers.sft", "--config", recipe_file],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_accelerate_launch_on_two_nodes_leaves_what_one_process_leaves(by_one_process, tmp_path):
+@pytest.mark.parametrize("name", ["ddp", "nodes"])
+def test_ddp_leaves_what_one_process_leaves_and_the_first_alone_writes(start, by_one_process, tmp_path, name):
     path, alone = by_one_process()
-    where = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", free_port()]
-    nodes = [launch("nodes", path, *where, "--machine_rank", str(rank)) for rank in range(2)]
-    said = [node.communicate(timeout=240)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    said = finish(start(name, ["--config", path], ["--config", path]))
     assert_same_run(tmp_path / "out", alone, 1e-4)
     cost = read_json(tmp_path / "out" / "cost.json")
     assert cost["device"] == "2 x cpu" and cost["tokens_seen"] == read_json(alone / "cost.json")["tokens_seen"]
-
-
-def test_ddp_leaves_what_one_process_leaves_and_the_first_alone_writes(start, by_one_process, tmp_path):
-    path, alone = by_one_process()
-    said = finish(start("ddp", ["--config", path], ["--config", path]))
-    assert_same_run(tmp_path / "out", alone, 1e-4)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {file.name for file in alone.iterdir()}
-    assert "adapter: " in said[0] and "adapter: " not in said[1]
+    assert ["adapter: " in text for text in said] == [True, name == "nodes"]  # the first of each machine speaks
     assert [line for line in said[1].splitlines() if line.startswith(f"writes {tmp_path / 'out'}")] == []
 
 
