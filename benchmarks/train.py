@@ -14,7 +14,6 @@ torch's peak of what was allocated, and of what was reserved, which counts captu
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -83,12 +82,12 @@ def measured(args, settings: dict) -> dict:
     command += ["--steps", str(args.steps), "--worker", json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return json.loads(results[-1][7:]) if results else {"failed": done.stderr[-2_000:]}
+    return json.loads(results[-1][7:]) if results else {"failed": done.stderr[-3_000:]}
 
 
 def described(run: dict) -> str:
     if "failed" in run:
-        return "failed: " + run["failed"].strip().splitlines()[-1]
+        return "failed: " + run["failed"].strip()
     memory = f"{run['allocated'] / 1e9:.2f} GB allocated, {run['reserved'] / 1e9:.2f} reserved"
     planned = (
         f", planned {run['planned'] / 1e9:.2f} ({run['planned'] / run['allocated']:.2f})" if run["planned"] else ""
@@ -210,7 +209,7 @@ def ours(args, settings: dict, folder: str):
     """The trainer of `trainers.cpt`, given the same rows, and the peak that the planner expects."""
     import torch
 
-    from trainers import adapter, batches, cpt, plan, stage
+    from trainers import adapter, batches, cpt, stage
 
     recipe = {
         "model_name_or_path": args.model,
@@ -227,7 +226,7 @@ def ours(args, settings: dict, folder: str):
     }
     file = Path(folder, "recipe.yaml")
     file.write_text(json.dumps(recipe))
-    planned = plan.peak("cpt", ["--config", str(file)]) if os.environ.get("PLAN", "1") == "1" else None
+    planned = None
     prepared = cpt.prepare(["--config", str(file)])
     tokenizer = adapter.load_tokenizer(prepared.model)
     rows = [
