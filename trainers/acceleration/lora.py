@@ -8,7 +8,6 @@ The two operators are opaque to ``torch.compile``, which fuses what stands betwe
 activation, residuals).
 """
 
-import functools
 import types
 
 import torch
@@ -88,7 +87,8 @@ def fuse(model) -> int:
         for layers in groups + [group for group in alone if id(group[0]) not in taken]:
             group = _Group(layers)
             for number, layer in enumerate(layers):
-                layer.forward = types.MethodType(functools.partial(_forward, group, number), layer)
+                layer.group, layer.place_in_group = group, number
+                layer.forward = types.MethodType(_forward, layer)  # one function for all, so that it is compiled once
             fused += len(layers)
     return fused
 
@@ -138,8 +138,9 @@ class _Group:
         return y.view(*x.shape[:-1], -1).split(self.sizes, -1)
 
 
-def _forward(group: _Group, number: int, self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+def _forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     """What takes the place of PEFT's forward."""
+    group, number = self.group, self.place_in_group
     if number == 0 or group.read is not x:
         group.read, group.made = x, group(x)
     part = group.made[number]
