@@ -1,20 +1,16 @@
 """How fast QLoRA trains, and in how much memory: `trainers` against plain `SFTTrainer`, in the same run.
 
-    python benchmarks/train.py --model MODEL --texts FILE.jsonl.gz --out FILE.json            # plain against ours
-    python benchmarks/train.py --model MODEL --texts FILE.jsonl.gz --out FILE.json --memory   # six set-ups, planned
+    python benchmarks/train.py --model MODEL --texts FILE.jsonl.gz --out FILE.json
 
 Both sides train the same rows of exactly 1,024 tokens in the same order, 8 to a step, all tokens labelled, with the
 same adapter (r 16, alpha 32, all linear maps), AdamW, learning rate 2e-4 and seed; each in a process of its own, one
 after the other, over and over (--repeats). `plain` is TRL as it comes: NF4 with double quantization, bf16, no
 checkpointing, its fused head. Time is that of the steps after the first ten, without waiting in between; memory is
 torch's peak of what was allocated, and of what was reserved, which counts captured graphs too.
-
-`--memory` trains six set-ups for a few steps each and compares the peak with what `python -m trainers.plan` says.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -34,20 +30,7 @@ SIDES = {
     "ours, 4-bit weights": {"lora_dropout": 0.0, **NF4, "compile_layers": True},
     "ours, dropout .05": {"lora_dropout": 0.05, **NF4, "dequantize_base": True, "compile_layers": True},
 }
-CHECKPOINTED = {"gradient_checkpointing": True}
-FULL = {"use_peft": False, "full_finetuning": True, "dtype": "float32", **CHECKPOINTED}
-MEMORY = {
-    "NF4, r 16, 8 x 1024": {**NF4, "lora_dropout": 0.0},
-    "NF4, r 16, 2 x 1024, checkpointing": {**NF4, **CHECKPOINTED, "per_device_train_batch_size": 2},
-    "NF4, r 32, 1 x 4096, dropout": {
-        **NF4, "lora_r": 32, "lora_dropout": 0.05, "per_device_train_batch_size": 1, "max_length": 4096,
-    },
-    "bf16, r 64, 4 x 2048": {"lora_r": 64, "per_device_train_batch_size": 4, "max_length": 2048},
-    "bf16, r 16, 4 x 1024, checkpointing": {**CHECKPOINTED, "per_device_train_batch_size": 4},
-    "full fine-tuning, 2 x 1024, checkpointing": {**FULL, "per_device_train_batch_size": 2},
-    "compiled, dequantized, r 16, 8 x 1024": SIDES["ours"],
-    "8 GB recipe": {**NF4, **CHECKPOINTED, "lora_dropout": 0.0, "per_device_train_batch_size": 4},
-}  # fmt: skip
+RECIPE = "recipe.yaml"
 
 
 def main() -> None:
@@ -58,23 +41,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sides", nargs="+", default=["plain", "ours", "ours, 4-bit weights"], choices=SIDES)
-    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         print("RESULT " + json.dumps(work(args, json.loads(args.worker))), flush=True)
         return
-    jobs = MEMORY if args.memory else SIDES
-    names = list(MEMORY) if args.memory else args.sides
-    found = {name: [] for name in names}
-    for _ in range(1 if args.memory else args.repeats):
-        for name in names:
-            run = measured(args, jobs[name] | {"peer": name.startswith("plain")})
+    found = {name: [] for name in args.sides}
+    for _ in range(args.repeats):
+        for name in args.sides:
+            run = measured(args, SIDES[name] | {"peer": name.startswith("plain")})
             found[name].append(run)
             args.out.write_text(json.dumps({"steps": args.steps, "runs": found}, indent=1) + "\n")
             print(f"{name}: {described(run)}", flush=True)
-    if not args.memory:
-        compare(found)
+    compare(found)
 
 
 def measured(args, settings: dict) -> dict:
@@ -83,17 +62,14 @@ def measured(args, settings: dict) -> dict:
     command += ["--steps", str(args.steps), "--worker", json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return json.loads(results[-1][7:]) if results else {"failed": done.stderr[-2_000:]}
+    return json.loads(results[-1][7:]) if results else {"failed": done.stderr[-3_000:]}
 
 
 def described(run: dict) -> str:
     if "failed" in run:
-        return "failed: " + run["failed"].strip().splitlines()[-1]
+        return "failed: " + run["failed"].strip()
     memory = f"{run['allocated'] / 1e9:.2f} GB allocated, {run['reserved'] / 1e9:.2f} reserved"
-    planned = (
-        f", planned {run['planned'] / 1e9:.2f} ({run['planned'] / run['allocated']:.2f})" if run["planned"] else ""
-    )
-    return f"{run['tokens_per_second']:,.0f} tokens/s, {memory}{planned}, loss {run['loss']:.4f}"
+    return f"{run['tokens_per_second']:,.0f} tokens/s, {memory}, loss {run['loss']:.4f}"
 
 
 def compare(found: dict) -> None:
@@ -131,7 +107,7 @@ def work(args, settings: dict) -> dict:
 
     is_peer = settings.pop("peer", False)
     with tempfile.TemporaryDirectory() as folder:
-        trainer, planned = (plain if is_peer else ours)(args, settings, folder)
+        trainer = (plain if is_peer else ours)(args, settings, folder)
         clock = Clock()
         trainer.add_callback(clock)
         trainer._save_checkpoint = lambda *_: None
@@ -143,7 +119,6 @@ def work(args, settings: dict) -> dict:
         "tokens_per_second": tokens * (clock.step - WARM_UP) / (clock.started - begun),
         "allocated": torch.cuda.max_memory_allocated() if on_gpu else 0,
         "reserved": torch.cuda.max_memory_reserved() if on_gpu else 0,
-        "planned": planned,
         "loss": clock.losses[-1],
         "losses": clock.losses,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
@@ -155,7 +130,8 @@ def rows_of(args, tokenizer, settings: dict) -> list[list[int]]:
     from medtasks import corpora
 
     length, rows = settings.get("max_length", LENGTH), settings.get("per_device_train_batch_size", ROWS)
-    wanted = length * rows * args.steps
+    steps = settings.get("max_steps", args.steps) * settings.get("gradient_accumulation_steps", 1)
+    wanted = length * rows * steps
     tokens: list[int] = []
     for passage in corpora.read(args.texts):
         tokens += tokenizer(passage["text"])["input_ids"]
@@ -203,14 +179,14 @@ def plain(args, settings: dict, folder: str):
         train_sampling_strategy="sequential",
     )
     rows = Dataset.from_dict({"input_ids": rows_of(args, tokenizer, settings)})
-    return SFTTrainer(args.model, args=config, train_dataset=rows, peft_config=get_peft_config(model)), None
+    return SFTTrainer(args.model, args=config, train_dataset=rows, peft_config=get_peft_config(model))
 
 
 def ours(args, settings: dict, folder: str):
-    """The trainer of `trainers.cpt`, given the same rows, and the peak that the planner expects."""
+    """The trainer of `trainers.cpt`, given the same rows; its recipe is left in `folder`."""
     import torch
 
-    from trainers import adapter, batches, cpt, plan, stage
+    from trainers import adapter, batches, cpt, stage
 
     recipe = {
         "model_name_or_path": args.model,
@@ -225,16 +201,15 @@ def ours(args, settings: dict, folder: str):
         "decontaminate": False,
         "use_cpu": not torch.cuda.is_available(),
     }
-    file = Path(folder, "recipe.yaml")
+    file = Path(folder, RECIPE)
     file.write_text(json.dumps(recipe))
-    planned = plan.peak("cpt", ["--config", str(file)]) if os.environ.get("PLAN", "1") == "1" else None
     prepared = cpt.prepare(["--config", str(file)])
     tokenizer = adapter.load_tokenizer(prepared.model)
     rows = [
         {"input_ids": row, "labels": list(row), "seq_lengths": [len(row)], "examples": [0]}
         for row in rows_of(args, tokenizer, settings)
     ]
-    return stage.build(prepared, tokenizer, batches.Packed(rows, 1.0)), planned
+    return stage.build(prepared, tokenizer, batches.Packed(rows, 1.0))
 
 
 if __name__ == "__main__":

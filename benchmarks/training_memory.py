@@ -1,172 +1,131 @@
-"""How much memory trainings take and how fast they are, against what `python -m trainers.plan` tells of them.
+"""How much memory trainings take on a GPU, against what `python -m trainers.plan` tells of them.
 
-    python benchmarks/training_memory.py --model MODEL --out FILE.json            (one GPU; about a minute each)
-    python benchmarks/training_memory.py --model MODEL --out FILE.json --only nf4_r16_8x1024,full_2x1024_checkpointed
-    python benchmarks/training_memory.py --model MODEL --out FILE.json --add      (to the measurements of the planner)
+    python benchmarks/training_memory.py --model MODEL --texts FILE.jsonl.gz --out FILE.json [--only NAME ...]
 
-Each configuration trains in a process of its own, through `trainers.cpt`, on packed rows of random words, all of whose
-tokens count. The peak is PyTorch's over the whole process; tokens a second are those of the steps after the first few;
-`outside_bytes` is what the GPU holds beyond what PyTorch has reserved (CUDA's context), at the end.
+Each set-up trains a few steps in a process of its own, on rows of exactly `max_length` tokens, all of them labelled:
+the most that a recipe takes. The figures are written after each set-up; what is in the file already is kept. `peak` is
+PyTorch's of what was allocated, over the whole process, which is what cost.json records. To see where a plan is wrong,
+there is also what was allocated once the trainer was built (`built`), when the first loss was known (`forward`) and
+after the last step (`after`), the peaks until then (`peak_built`, `peak_forward`), and what was `reserved`: captured
+graphs keep their memory for themselves.
 """
 
 import argparse
+import functools
 import json
-import random
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 
+import train  # the neighbour, of which the rows and the trainer are
+
 from medtasks import files
-from trainers.planning import memory, setup, shape, speed
+from trainers import plan, recipe
 
-LORA = {"use_peft": True, "lora_target_modules": "all-linear", "lora_dropout": 0.05, "dtype": "bfloat16"}
-NF4 = LORA | {"load_in_4bit": True, "use_bnb_nested_quant": True}
-
-
-def batch(rows: int, length: int, checkpointing: bool = False) -> dict:
-    return {"per_device_train_batch_size": rows, "max_length": length, "gradient_checkpointing": checkpointing}
+STEPS = 7
+CHECKPOINTED = {"gradient_checkpointing": True}
+OTHER_DATA = ("sources", "shuffle_options", "num_train_epochs")
+IS_GIVEN = ("model_name_or_path", "output_dir", "packing_strategy", "save_steps")
 
 
-CONFIGURATIONS = {
-    "nf4_r16_8x1024": NF4 | {"lora_r": 16} | batch(8, 1024),
-    "nf4_r16_2x1024_checkpointed": NF4 | {"lora_r": 16} | batch(2, 1024, True),
-    "nf4_r32_1x4096": NF4 | {"lora_r": 32} | batch(1, 4096),
-    "bf16_r64_4x2048": LORA | {"lora_r": 64} | batch(4, 2048),
-    "bf16_r16_4x1024_checkpointed": LORA | {"lora_r": 16} | batch(4, 1024, True),
-    "full_2x1024_checkpointed": {"use_peft": False, "dtype": "bfloat16"} | batch(2, 1024, True),
+def recipe_with_full_rows(name: str, steps: int) -> dict:
+    """What a shipped recipe says, but of its data."""
+    keys = recipe.read(recipe.find(name)).items()
+    return {key: value for key, value in keys if key not in OTHER_DATA + IS_GIVEN} | {"max_steps": steps}
+
+
+def rows(number: int, length: int) -> dict:
+    return {"per_device_train_batch_size": number, "max_length": length}
+
+
+SETUPS = {
+    "NF4, r 16, 8 x 1024": {**train.NF4, **rows(8, 1024)},
+    "NF4, r 16, 2 x 1024, checkpointing": {**train.NF4, **rows(2, 1024), **CHECKPOINTED},
+    "NF4, r 32, 1 x 4096, dropout .05": {**train.NF4, **rows(1, 4096), "lora_r": 32, "lora_dropout": 0.05},
+    "bf16, r 64, 4 x 2048": {**rows(4, 2048), "lora_r": 64},
+    "bf16, r 16, 4 x 1024, checkpointing": {**rows(4, 1024), **CHECKPOINTED},
+    "full fine-tuning, 2 x 1024, checkpointing": {
+        **rows(2, 1024),
+        **CHECKPOINTED,
+        "use_peft": False,
+        "full_finetuning": True,
+        "dtype": "float32",
+    },
+    "compiled, dequantized, r 16, 8 x 1024": {**train.SIDES["ours"], **rows(8, 1024)},
+    "8 GB recipe": recipe_with_full_rows("qlora_8gb_sft", steps=3),
 }
-WARM_UP, STEPS = 5, 15
-SIZES = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-SIZES += ("num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--texts", required=True, help=".jsonl or .jsonl.gz of rows with `text`")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--only", default=",".join(CONFIGURATIONS))
-    parser.add_argument("--add", action="store_true")
+    parser.add_argument("--only", nargs="+", default=list(SETUPS), choices=SETUPS, metavar="NAME")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        files.write_json(arguments.out, measure(arguments.model, json.loads(arguments.worker)))
+    args = parser.parse_args()
+    args.steps = STEPS
+    if args.worker:
+        files.write_json(args.out, measure(args, SETUPS[args.worker]))
         return
-    figures = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
-    for name in arguments.only.split(","):
-        figures[name] = _in_own_process(arguments.model, CONFIGURATIONS[name])
-        figures[name]["source"] = f"benchmarks/training_memory.py {name}"
-        files.write_json(arguments.out, figures)
-        told = figures[name]
-        if "error" in told:
-            print(f"{name}: {told['error']}")
-        else:
-            took, planned = (told[key] / 1e9 for key in ("peak_allocated_bytes", "planned_bytes"))
-            speed_told = f"{told['tokens_per_second']:,} tokens/s"
-            print(f"{name}: {took:.2f} GB, planned {planned:.2f} ({planned / took:.2f}), {speed_told}")
-    if arguments.add:
-        _add([each for each in figures.values() if "error" not in each])
+    found = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    for name in args.only:
+        found[name] = in_own_process(args, name)
+        files.write_json(args.out, found)
+        print(f"{name}: {described(found[name])}", flush=True)
 
 
-def _in_own_process(model: str, configuration: dict) -> dict:
+def in_own_process(args, name: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "figures.json"
-        command = [sys.executable, __file__, "--model", model, "--out", str(out)]
-        done = subprocess.run([*command, "--worker", json.dumps(configuration)], capture_output=True, text=True)
-        if done.returncode:
-            return {"error": done.stderr.strip().splitlines()[-1]}
-        return json.loads(out.read_text())
+        out = Path(folder, "figures.json")
+        command = [sys.executable, __file__, "--model", args.model, "--texts", args.texts, "--out", str(out)]
+        done = subprocess.run([*command, "--worker", name], capture_output=True, text=True)
+        return json.loads(out.read_text()) if out.is_file() else {"failed": done.stderr[-2_000:]}
 
 
-def measure(model: str, configuration: dict) -> dict:
-    """Train for a few steps; what it took, and what the planner had told."""
+def described(run: dict) -> str:
+    if "failed" in run:
+        return "failed: " + run["failed"].strip().splitlines()[-1]
+    peak, planned = run["peak"], run["planned"]
+    if not peak:
+        return f"no GPU here; planned {planned / 1e9:.2f} GB"
+    return f"{peak / 1e9:.2f} GB, planned {planned / 1e9:.2f}, which is {planned / peak:.2f} of it"
+
+
+def measure(args, settings: dict) -> dict:
+    """Train for a few steps; what was allocated along the way, and what was planned, in bytes."""
     import torch
 
-    from trainers import cpt, stage
-
+    on_gpu = torch.cuda.is_available()
+    now = torch.cuda.memory_allocated if on_gpu else lambda: 0
+    peak = torch.cuda.max_memory_allocated if on_gpu else lambda: 0
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "recipe.yaml"
-        rows = configuration["per_device_train_batch_size"] * (STEPS + 1)
-        given = {"model_name_or_path": model, "corpus": [str(_corpus(Path(folder), rows, configuration["max_length"]))]}
-        given |= {"packing": True, "packing_strategy": "bfd_split", "decontaminate": False, "bf16": True}
-        given |= {"output_dir": f"{folder}/out", "max_steps": STEPS, "save_steps": STEPS, "disable_tqdm": True}
-        config.write_text(json.dumps(given | configuration))
-        prepared = cpt.prepare(["--config", str(config)])
-        trainer = stage._build(prepared)
-        clock = _clock()
-        trainer.add_callback(clock)
+        trainer = train.ours(args, settings, folder)
+        planned = plan.allocated("cpt", ["--config", str(Path(folder, train.RECIPE))])
+        found = {"built": now(), "peak_built": peak()}
+        compute = trainer.compute_loss
+
+        @functools.wraps(compute)
+        def note(*args, **keywords):
+            loss = compute(*args, **keywords)
+            found.setdefault("forward", now())
+            found.setdefault("peak_forward", peak())
+            return loss
+
+        trainer.compute_loss = note
+        trainer._save_checkpoint = lambda *_: None
         trainer.train()
-    how = setup.of(vars(prepared.model) | vars(prepared.training) | {"answer_style": None})
-    planned = memory.plan(shape.of(model), how)
-    peak = torch.cuda.max_memory_allocated()
-    sizes = json.loads((Path(model) / "config.json").read_text())
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "model": {key: sizes[key] for key in SIZES if key in sizes},
-        "precision": how.precision,
-        "rank": how.rank or 0,
-        "compiled": how.compiled,
-        "checkpointing": how.checkpointing,
-        "tokens": how.tokens,
-        "length": how.length,
-        "labelled": how.labelled,
-        "tokens_per_second": round(how.tokens * (STEPS - WARM_UP) / clock.seconds),
-        "peak_allocated_bytes": peak,
-        "planned_bytes": round(planned.allocated),
-        "planned_over_measured": round(planned.allocated / peak, 3),
-        "planned_items": {name: round(size) for name, size in planned.items.items()},
-        "reserved_bytes": torch.cuda.max_memory_reserved(),
-        "outside_bytes": _outside(),
+    return found | {
+        "after": now(),
+        "peak": peak(),
+        "reserved": torch.cuda.max_memory_reserved() if on_gpu else 0,
+        "planned": round(planned),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "versions": {name: version(name) for name in LIBRARIES},
     }
-
-
-def _clock():
-    """A callback that times the steps after the first few (``seconds``)."""
-    import torch
-    from transformers import TrainerCallback
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            if state.global_step in (WARM_UP, STEPS):
-                torch.cuda.synchronize()
-                now = time.perf_counter()
-                self.seconds = now - self.started if state.global_step == STEPS else None
-                self.started = now
-
-    return Clock()
-
-
-def _outside() -> int:
-    """Bytes that the GPU holds beyond what PyTorch has reserved."""
-    import torch
-
-    free, total = torch.cuda.mem_get_info()
-    return total - free - torch.cuda.memory_reserved()
-
-
-def _corpus(folder: Path, rows: int, length: int) -> Path:
-    """A corpus of more random words than ``rows`` rows of ``length`` tokens need."""
-    draw = random.Random(0)
-    words = ["heart", "liver", "kidney", "nerve", "fever", "cough", "acute", "chronic", "dose", "left", "right", "the"]
-    path = folder / "corpus.jsonl"
-    texts = (" ".join(draw.choice(words) for _ in range(length)) for _ in range(2 * rows))
-    path.write_text(
-        "".join(json.dumps({"id": n, "title": f"Text {n}", "text": text}) + "\n" for n, text in enumerate(texts))
-    )
-    return path
-
-
-def _add(measured: list[dict]) -> None:
-    """Put measurements among the planner's, in place of earlier ones of the same source on the same GPU."""
-    fields = set(speed.measurements()[0])
-    new = [{key: value for key, value in each.items() if key in fields} for each in measured]
-    names = {(each["source"], each["gpu"]) for each in new}
-    kept = [each for each in speed.measurements() if (each["source"], each["gpu"]) not in names]
-    files.write_json(speed.MEASUREMENTS, kept + new)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,23 @@ def main(argv: list[str]) -> int:
     return 0 if all(stage["fits"] for stage in stages.values()) else 1
 
 
+def allocated(stage: str, argv: list[str]) -> float:
+    """The planned peak of what PyTorch allocates on one device, in bytes.
+
+    Args:
+        stage: ``sft`` or ``cpt``.
+        argv: of the stage's script: ``--config RECIPE`` and further keys.
+
+    Raises:
+        InputError: something in recipe or arguments is wrong, or cannot be planned.
+    """
+    from trainers.planning import memory, setup, shape
+
+    settings = _settings(stage, argv)
+    model = shape.of(settings["model_name_or_path"], settings["model_revision"])
+    return memory.plan(model, setup.of(settings)).allocated
+
+
 def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """What concerns the machine, and the rest, which concerns the recipe."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -118,10 +135,13 @@ def _settings(stage: str, argv: list[str], overrides: dict | None = None) -> dic
     from trl import ModelConfig, SFTConfig
 
     from trainers import data
+    from trainers.acceleration import AccelerationArguments
     from trainers.run_folder import RunArguments
 
     kind = data.SFTDataArguments if stage == "sft" else data.CPTDataArguments
-    found = recipe.settings((ModelConfig, SFTConfig, RunArguments, kind), argv, __doc__, overrides)
+    found = recipe.settings(
+        (ModelConfig, SFTConfig, RunArguments, AccelerationArguments, kind), argv, __doc__, overrides
+    )
     if not found["model_name_or_path"]:
         raise InputError("model_name_or_path is not set; give a model folder or a Hub id")
     return found

@@ -218,6 +218,8 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     arguments = copy.copy(training)
     arguments.num_train_epochs, arguments.packing, arguments.max_length = 1, False, None
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
+    arguments.accelerator_config = copy.copy(training.accelerator_config)
+    arguments.accelerator_config.non_blocking = training.device.type == "cuda"  # of pinned memory
     try:
         trainer = Trainer(
             model=model,
