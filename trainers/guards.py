@@ -122,6 +122,8 @@ class _Later:
         from accelerate.utils import gather
 
         finite = gather(torch.stack(losses).isfinite().all().reshape(1)).all()
+        if hasattr(norm, "full_tensor"):  # sharded by FSDP2
+            norm = norm.full_tensor()
         norm = torch.as_tensor(0.0 if norm is None else norm, device=finite.device, dtype=torch.float32)
         found = torch.stack([finite.float(), norm.detach()])
         self.copied = None

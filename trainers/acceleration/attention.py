@@ -7,7 +7,11 @@ are enough (Dao 2023, arXiv:2307.08691).
 import functools
 import inspect
 
+from medtasks.errors import InputError
+
 NAME = "packed"
+LACKS = ("softcap", "s_aux", "position_bias", "dropout")
+"""What attention may be asked for and this one cannot."""
 
 
 def register() -> None:
@@ -23,20 +27,33 @@ def _no_mask(*args, **kwargs):
 
 
 def _attention(module, query, key, value, mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, **kwargs):
-    """Causal attention of ``query`` (1, heads, tokens, width) within documents that ``cu_seq_lens_q`` bounds."""
+    """Causal attention of ``query`` (1, heads, tokens, width) within documents that ``cu_seq_lens_q`` bounds, and
+    within the last ``sliding_window`` tokens where a layer has one.
+
+    Raises:
+        InputError: the model asks for something that is of :data:`LACKS`.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     if cu_seq_lens_q is None:  # not a packed batch: one that lm-eval or generate() asks for
         from transformers import AttentionInterface
 
         return AttentionInterface()["sdpa"](module, query, key, value, mask, scaling=scaling, **kwargs)
+    if lacking := [name for name in LACKS if _is_asked_for(kwargs.get(name))]:
+        raise InputError(f"packed attention lacks this model's {lacking[0]}; say 'attn_implementation: eager'")
+    window = kwargs.get("sliding_window")
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     repeats = query.shape[1] // key.shape[1]
     sharing = _key_sharing(query.device.index) if repeats > 1 else {}
     if sharing is None:
         key, value, sharing = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), {}
     bounds = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
-    return varlen_attn(query, key, value, *bounds, scale=scaling, window_size=(-1, 0), **sharing)[None], None
+    seen = (-1 if window is None else window - 1, 0)  # tokens before and after its own that a token attends to
+    return varlen_attn(query, key, value, *bounds, scale=scaling, window_size=seen, **sharing)[None], None
+
+
+def _is_asked_for(setting) -> bool:
+    return setting is not None and not (isinstance(setting, int | float) and setting == 0)
 
 
 @functools.cache
