@@ -101,6 +101,21 @@ def base(build_base):
     return build_base()
 
 
+@pytest.fixture(scope="session")
+def micro_batch():
+    """A function that learns from one micro-batch: (loss, share of its labels that were the likeliest, gradients)."""
+    import torch
+
+    def learn(trainer, rows: list[dict]):
+        weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        loss = trainer.compute_loss(trainer.model.train(), trainer.data_collator(rows), num_items_in_batch=50)
+        gradients = torch.autograd.grad(loss, weights)
+        trainer.log({})
+        return loss.detach(), trainer.state.log_history[-1]["mean_token_accuracy"], list(gradients)
+
+    return learn
+
+
 @pytest.fixture
 def write_jsonl(tmp_path):
     """A function that writes rows to a file of this test and returns its path."""

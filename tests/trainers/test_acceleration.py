@@ -1,0 +1,144 @@
+"""What pays is decided per run; a base held dequantized and compiled layers teach what they stand in for."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from medtasks.errors import InputError
+from trainers import acceleration, adapter, batches, sft, stage
+from trainers.acceleration import AccelerationArguments, attention
+
+
+def losses(out) -> list[float]:
+    return [entry["loss"] for entry in json.loads((out / "loss.json").read_text())]
+
+
+def decide(on_gpu=True, shards=False, rows=2, tokens=acceleration.COMPILES_FROM, asked=None, model=None, training=None):
+    usual = {"world_size": 1, "gradient_checkpointing": False, "per_device_train_batch_size": rows}
+    device = SimpleNamespace(type="cuda" if on_gpu else "cpu")
+    parts = [{"input_ids": range(100), "seq_lengths": [60, 40]}, {"input_ids": range(tokens - 100), "seq_lengths": [1]}]
+    model = {"load_in_4bit": True, "attn_implementation": None, "lora_dropout": 0.0} | (model or {})
+    return acceleration.decide(
+        AccelerationArguments(**(asked or {})),
+        SimpleNamespace(device=device, **usual | (training or {})),
+        SimpleNamespace(**model),
+        batches.Packed(parts, 1.0),
+        shards=shards,
+    )
+
+
+ALL = {"fuses", "compiles", "captures"}
+
+
+@pytest.mark.parametrize(
+    ("case", "does"),
+    [
+        ({}, ALL),
+        ({"on_gpu": False}, {"fuses"}),
+        ({"on_gpu": False, "asked": {"compile_layers": True}}, {"fuses", "compiles"}),
+        ({"tokens": acceleration.COMPILES_FROM - 1}, {"fuses"}),  # compiling would not pay
+        ({"tokens": 200, "asked": {"compile_layers": True}}, ALL),
+        ({"asked": {"compile_layers": False}}, {"fuses"}),
+        ({"asked": {"cuda_graph": False}}, {"fuses", "compiles"}),
+        ({"asked": {"fused": False, "dequantize_base": True}}, {"dequantizes", "compiles", "captures"}),
+        ({"training": {"world_size": 2}}, {"fuses", "compiles"}),
+        ({"training": {"gradient_checkpointing": True}}, {"fuses", "compiles"}),
+        ({"model": {"lora_dropout": 0.05}}, {"compiles"}),
+        ({"shards": True, "training": {"world_size": 2}}, set()),
+    ],
+)
+def test_what_pays_and_is_possible_is_done(case, does):
+    chosen = decide(**case)
+    assert {name for name in (*ALL, "dequantizes") if getattr(chosen, name)} == does
+    is_static = "compiles" in does and case.get("on_gpu", True)
+    longest = case.get("tokens", acceleration.COMPILES_FROM) - 100
+    assert chosen.tokens == (2 * longest if is_static else 0)
+    assert chosen.documents == (5 if is_static else 0)  # three, and one of filling for each row
+    assert chosen.attention == (attention.NAME if case.get("on_gpu", True) else None)
+
+
+def test_the_attention_that_a_recipe_names_is_taken():
+    assert decide(model={"attn_implementation": "eager"}).attention == "eager"
+
+
+@pytest.mark.parametrize(
+    ("case", "complaint"),
+    [
+        ({"asked": {"dequantize_base": True}, "model": {"load_in_4bit": False}}, "the base is not in 4 bits"),
+        ({"asked": {"dequantize_base": True}, "shards": True}, "does not go together with FSDP"),
+        ({"asked": {"cuda_graph": True}, "on_gpu": False}, "cuda_graph: there is no GPU; take the key out"),
+        ({"asked": {"cuda_graph": True}, "training": {"world_size": 2}}, "cuda_graph: several GPUs speak"),
+        ({"asked": {"cuda_graph": True}, "shards": True}, "cuda_graph: several GPUs speak"),
+        ({"asked": {"cuda_graph": True}, "model": {"lora_dropout": 0.1}}, "cuda_graph: lora_dropout draws"),
+        (
+            {"asked": {"cuda_graph": True}, "training": {"gradient_checkpointing": True}},
+            "cuda_graph: gradient_checkpointing computes",
+        ),
+        ({"asked": {"cuda_graph": True, "compile_layers": False}}, "cuda_graph: layers are not compiled"),
+    ],
+)
+def test_what_is_asked_for_and_cannot_be_is_refused(case, complaint):
+    with pytest.raises(InputError, match=complaint):
+        decide(**case)
+
+
+NF4 = {"load_in_4bit": True, "use_bnb_nested_quant": True, "dtype": "bfloat16", "lora_dropout": 0.0}
+
+
+def test_a_base_held_dequantized_teaches_what_its_4_bits_teach(recipe_file, build_base, micro_batch, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from peft import PeftModel
+
+    settings = NF4 | {"model_name_or_path": build_base(64, spread=0.1), "learning_rate": 1e-3, "save_steps": 6}
+    path = {held: recipe_file(f"{held}.yaml", output_dir=str(tmp_path / str(held)), dequantize_base=held, **settings)
+            for held in (False, True)}  # fmt: skip
+    trainers = {held: stage._build(sft.prepare(["--config", path[held]])) for held in path}
+    kinds = {held: {type(m).__name__ for m in trainers[held].model.modules()} for held in path}
+    assert "Linear4bit" in kinds[False] and "Linear4bit" not in kinds[True]
+    found = []
+    for trainer in trainers.values():
+        torch.manual_seed(0)
+        for name, weight in trainer.model.named_parameters():
+            if "lora" in name:
+                weight.data.normal_(0, 0.05)
+        found.append(micro_batch(trainer, [trainer.train_dataset[n] for n in range(4)]))
+    (four, _, gradients), (plain, _, gradients_plain) = found
+    torch.testing.assert_close(plain, four, rtol=0.01, atol=0)
+    whole, whole_plain = (torch.cat([g.flatten().float() for g in each]) for each in (gradients, gradients_plain))
+    assert (whole - whole_plain).norm() < 0.03 * whole.norm() and whole.norm() > 1e-3
+    for held in path:
+        sft.main(["--config", path[held]])
+    assert losses(tmp_path / "True") == pytest.approx(losses(tmp_path / "False"), rel=0.01)
+    # the adapter belongs to the 4-bit base
+    prepared = sft.prepare(["--config", path[False]])
+    model = PeftModel.from_pretrained(adapter.load_base(prepared.model), tmp_path / "True" / "adapter")
+    ids = torch.arange(5, 45)[None]
+    with torch.no_grad():
+        ours = model(ids).logits
+        held = adapter.load_base(prepared.model, dequantizes=True)
+        theirs = PeftModel.from_pretrained(held, tmp_path / "True" / "adapter")(ids).logits
+    assert (ours - theirs).norm() < 0.03 * ours.norm()
+
+
+def test_compiled_layers_train_to_the_same_losses(recipe_file, build_base, write_jsonl, make_item, tmp_path):
+    """A model of one layer over rows of one shape, which is compiled once."""
+    base = build_base()
+    config = json.loads((file := Path(base) / "config.json").read_text())
+    file.write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    settings = {
+        "model_name_or_path": base,
+        "sources": [write_jsonl([make_item(1)], "one.jsonl")],
+        "per_device_train_batch_size": 1,
+    }
+    settings |= {"lora_dropout": 0.0, "max_steps": 3, "save_steps": 3, "learning_rate": 1e-3}
+    for name, compiles in (("plain", False), ("compiled", True)):
+        out = str(tmp_path / name)
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        sft.main(["--config", recipe_file(f"{name}.yaml", output_dir=out, compile_layers=compiles, **settings)])
+        assert (torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0) == compiles
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+    assert losses(tmp_path / "plain")[-1] < losses(tmp_path / "plain")[0]
