@@ -93,8 +93,10 @@ def test_a_base_held_dequantized_teaches_what_its_4_bits_teach(recipe_file, buil
     from peft import PeftModel
 
     settings = NF4 | {"model_name_or_path": build_base(64, spread=0.1), "learning_rate": 1e-3, "save_steps": 6}
-    path = {held: recipe_file(f"{held}.yaml", output_dir=str(tmp_path / str(held)), dequantize_base=held, **settings)
-            for held in (False, True)}  # fmt: skip
+    path = {}
+    for held in (False, True):
+        out = str(tmp_path / str(held))
+        path[held] = recipe_file(f"{held}.yaml", output_dir=out, dequantize_base=held, **settings)
     trainers = {held: stage._build(sft.prepare(["--config", path[held]])) for held in path}
     kinds = {held: {type(m).__name__ for m in trainers[held].model.modules()} for held in path}
     assert "Linear4bit" in kinds[False] and "Linear4bit" not in kinds[True]
