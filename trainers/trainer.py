@@ -41,7 +41,8 @@ class Trainer(SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, hits, scored = self._scores(model, inputs)
         self._hits.append((hits, scored))
-        loss = loss / (max(1, scored) if num_items_in_batch is None else num_items_in_batch)
+        tokens = scored if num_items_in_batch is None else num_items_in_batch
+        loss = loss / torch.as_tensor(tokens).clamp(min=1)  # a passage's last token alone has nothing to learn
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP takes the mean over processes
         return loss

@@ -37,6 +37,17 @@ def test_no_labels_are_no_loss_and_no_gradient():
     assert found == 0 and hits == 0 and hidden.grad.shape == (5, 6) and not hidden.grad.any()
 
 
+@pytest.mark.parametrize("head", ["own", "trl"])
+def test_a_step_without_labels_teaches_nothing(recipe_file, head):
+    """The end of a passage that fills its row may be a row of one token."""
+    trainer = stage._build(sft.prepare(["--config", recipe_file()]))
+    trainer.has_own_head = head == "own"
+    batch = trainer.data_collator([{"input_ids": [7], "labels": [7], "seq_lengths": [1], "examples": [0]}])
+    found = trainer.compute_loss(trainer.model.train(), batch, num_items_in_batch=torch.tensor(0))
+    found.backward()
+    assert found == 0 and not any(weight.grad.any() for weight in trainer.model.parameters() if weight.requires_grad)
+
+
 def test_without_gradients_the_loss_is_the_same():
     torch.manual_seed(0)
     hidden, weight, labels = torch.randn(5, 6), torch.randn(11, 6), torch.arange(5)
