@@ -9,7 +9,7 @@ from trainers.planning import activations, memory, shape
 from trainers.planning.setup import Setup
 
 ROWS, LENGTH = 2, 32
-LORA = Setup(ROWS, LENGTH, rank=4, on_cpu=True)
+LORA = Setup(ROWS, LENGTH, rank=4, attention="packed", fused=False, on_cpu=True)
 
 
 @pytest.fixture(scope="module")

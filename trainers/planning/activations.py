@@ -15,36 +15,25 @@ ROTATED, NORM_STATISTIC, LOGSUMEXP = 2, 4, 4
 
 def layer(shape: Shape, setup: Setup) -> float:
     """Bytes that one layer keeps of one forward pass."""
-    parts = compiled_layer(shape, setup) if setup.compiled else eager_layer(shape, setup)
-    return setup.tokens * sum(parts.values()) + mask_copy(setup)
+    a_token = compiled_layer(shape, setup) if setup.compiled else eager_layer(shape, setup)
+    return setup.tokens * a_token + mask_copy(setup)
 
 
-def eager_layer(shape: Shape, setup: Setup) -> dict[str, float]:
-    """Bytes a token that one layer keeps, by what keeps them, where every operation saves for itself."""
-    return {
-        "norms": _norms(shape, setup),
-        "attention": attention(shape, setup),
-        "mlp": 3 * setup.computed * shape.inner,  # SiLU's input and output, and what the output is multiplied by
-        "inputs": sum(_inputs(setup, group, width, source) for group, width, source in groups(shape, setup)),
-    }
+def eager_layer(shape: Shape, setup: Setup) -> float:
+    """Bytes a token that one layer keeps where every operation saves for itself."""
+    mlp = 3 * setup.computed * shape.inner  # SiLU's input and output, and what the output is multiplied by
+    return _norms(shape, setup) + attention(shape, setup) + mlp + _all_inputs(shape, setup)
 
 
-def compiled_layer(shape: Shape, setup: Setup) -> dict[str, float]:
-    """Bytes a token that one compiled layer keeps: what cannot be had again by elementwise work.
+def compiled_layer(shape: Shape, setup: Setup) -> float:
+    """Bytes a token that one compiled layer keeps.
 
-    torch.compile cuts between forward and backward where the fewest bytes cross and recomputes the rest (min-cut
-    partitioner): what remains are the residual stream before and after attention, attention itself, the MLP's two
-    products, the adapters' inner values, and the masks of their dropout.
+    torch.compile cuts between forward and backward where the fewest bytes cross (min-cut partitioner) and computes
+    elementwise work again where it can be done in passing: of norms the residual stream and one number a token remain,
+    of the MLP its two products. What goes into another product is kept.
     """
-    adapted = shape.adapted(setup.targets) if setup.rank else ()
-    inner = len(adapted) * (setup.rank or 0) * _adapter_bytes(setup)
-    dropped = sum(product.inputs for product in adapted) if setup.dropout else 0
-    return {
-        "norms": 2 * (setup.stream * shape.hidden + NORM_STATISTIC),
-        "attention": attention(shape, setup),
-        "mlp": 2 * setup.computed * shape.inner,
-        "inputs": inner + dropped,
-    }
+    norms = 2 * (setup.stream * shape.hidden + NORM_STATISTIC)
+    return norms + attention(shape, setup) + 2 * setup.computed * shape.inner + _all_inputs(shape, setup)
 
 
 def attention(shape: Shape, setup: Setup) -> float:
@@ -75,6 +64,11 @@ def groups(shape: Shape, setup: Setup) -> list[tuple[tuple[Product, ...], int, i
     ]
 
 
+def _all_inputs(shape: Shape, setup: Setup) -> float:
+    """Bytes a token of what a layer's products keep of their inputs."""
+    return sum(_inputs(setup, group, width, source) for group, width, source in groups(shape, setup))
+
+
 def _norms(shape: Shape, setup: Setup) -> float:
     """Bytes a token of a layer's norms: float32 copies of their inputs; normed values too where their weights learn."""
     kept = 2 * norm(shape, setup)
@@ -94,8 +88,10 @@ def _inputs(setup: Setup, group: tuple[Product, ...], width: int, source: int) -
     """Bytes a token of what products of one input of ``source`` bytes a number keep of it, to train their weights.
 
     Frozen weights keep nothing. PEFT casts an adapter's input to float32 (for a quantized base under autocast on a GPU
-    it does not), drops some of it, and autocast casts it once more: each time a copy for each product. Where nothing
-    changes the input, all share it, and attention's output is kept by attention already.
+    it does not, nor where LoRA is fused with its map), drops some of it, and autocast casts it once more: each time a
+    copy for each product. Where nothing changes the input, all share it, and attention's output is kept by attention
+    already. torch.compile makes no copy in passing, but keeps the input of a product all the same: it computes nothing
+    again that would have to be written to memory.
     """
     is_kept_already = group[0].name == "o_proj"
     if setup.rank is None:
@@ -115,7 +111,7 @@ def _inputs(setup: Setup, group: tuple[Product, ...], width: int, source: int) -
 
 def _given(setup: Setup, source: int) -> int:
     """Bytes of a number of an adapter's input, before autocast."""
-    return source if setup.quantized and setup.autocast else 4
+    return source if setup.fuses or setup.compiled or (setup.quantized and setup.autocast) else 4
 
 
 def _mask(setup: Setup, source: int) -> int:
@@ -146,7 +142,7 @@ def not_in_first_layer(shape: Shape, setup: Setup) -> float:
         return 0.0
     adapted = [product for product in shape.adapted(setup.targets) if product.name in ("q_proj", "k_proj", "v_proj")]
     kept = setup.tokens * (norm(shape, setup) + len(adapted) * _mask(setup, setup.stream) * shape.hidden)
-    if setup.autocast:
+    if setup.autocast and not setup.fuses:
         frozen = sum(product.weights for product in adapted) if setup.base == "float32" else 0
         kept += 2 * (frozen + len(adapted) * setup.rank * shape.hidden)
     return kept
@@ -161,7 +157,7 @@ def passing(shape: Shape, setup: Setup) -> float:
     """
     if setup.rank is None:
         return 3 * setup.computed * shape.inner + 6 * setup.stream * shape.hidden
-    if setup.compiled or (setup.quantized and setup.autocast):
+    if setup.compiled or setup.fuses or (setup.quantized and setup.autocast):
         return 2 * setup.computed * shape.inner + 4 * setup.stream * shape.hidden
     in_float32 = 2 if setup.dropout else 1
     copies_of_input = setup.computed if setup.autocast else 0
