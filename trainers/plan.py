@@ -35,7 +35,8 @@ SHOWN = 0.05 * GB
 USUAL_VRAM = 8.0
 START = 30
 """Seconds for imports, loading and data, about."""
-SHARED = ("cpt", "sft", "output_dir")
+SHARED = ("cpt", "sft", "output_dir", "join")
+"""Keys of an msft recipe that are of neither stage."""
 
 
 def main(argv: list[str]) -> int:
@@ -126,6 +127,7 @@ def _recipes(argv: list[str]) -> dict[str, dict]:
     if not {"cpt", "sft"} <= content.keys():
         stage = "cpt" if "corpus" in content else "sft"
         return {stage: _settings(stage, ["--config", str(path), *rest])}
+    _, rest = recipe.take("join", rest)
     shared = {key: value for key, value in content.items() if key not in SHARED}
     files = {stage: str(recipe.find(str(path.parent / str(content[stage])))) for stage in ("cpt", "sft")}
     return {stage: _settings(stage, ["--config", file, *rest], shared) for stage, file in files.items()}

@@ -23,6 +23,7 @@ QWEN = shape.of_config(
     }
 )
 QLORA = Setup(1, 4096, base="nf4", nested=True, rank=32, dropout=0.05, attention="sdpa")
+FULL = Setup(1, 1024, base="float32", stream=4, rank=None, checkpointing="all")
 
 
 @pytest.mark.parametrize("study", ["published_subsets_1.5b", "whole_sets_1.5b"])
@@ -70,12 +71,11 @@ def test_bases_and_checkpointing_are_in_order():
 
 
 def test_full_fine_tuning_holds_gradients_and_moments_of_all_weights():
-    full = dataclasses.replace(QLORA, base="float32", stream=4, rank=None, attention="packed", checkpointing="all", length=1024)
-    said = memory.plan(QWEN, full)
+    said = memory.plan(QWEN, FULL)
     assert said.items["optimizer"] == 2 * 4 * QWEN.parameters
     assert said.items["gradients"] == 4 * QWEN.parameters
     assert said.moment == "in the optimizer's step"
-    thrifty = memory.plan(QWEN, dataclasses.replace(full, optim="adamw_8bit"))
+    thrifty = memory.plan(QWEN, dataclasses.replace(FULL, optim="adamw_8bit"))
     assert thrifty.items["optimizer"] == pytest.approx(said.items["optimizer"] / 4, rel=0.02)
 
 
@@ -88,10 +88,9 @@ def test_a_mask_grows_with_the_square_of_the_row():
 
 
 def test_two_devices_copy_or_divide():
-    full = dataclasses.replace(QLORA, base="float32", stream=4, rank=None, attention="packed", checkpointing="all", length=1024)
-    one = memory.plan(QWEN, full)
-    copied = memory.plan(QWEN, dataclasses.replace(full, gpus=2))
-    divided = memory.plan(QWEN, dataclasses.replace(full, gpus=2, sharded=True))
+    one = memory.plan(QWEN, FULL)
+    copied = memory.plan(QWEN, dataclasses.replace(FULL, gpus=2))
+    divided = memory.plan(QWEN, dataclasses.replace(FULL, gpus=2, sharded=True))
     assert copied.items["optimizer"] == one.items["optimizer"] == 2 * divided.items["optimizer"]
     assert copied.allocated - one.allocated == 4 * QWEN.parameters
     assert divided.allocated < 0.75 * one.allocated

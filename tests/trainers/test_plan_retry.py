@@ -56,17 +56,18 @@ def test_with_no_smaller_split_the_next_knob_is_named(rows, processes, tried):
 def out_of_memory_at(monkeypatch):
     """A function that makes forward passes of more than ``rows`` rows run out of memory from step ``step`` on."""
     import torch
-    from trl import SFTTrainer
 
-    honest = SFTTrainer.compute_loss
+    from trainers.trainer import Trainer
+
+    honest = Trainer.compute_loss
 
     def arrange(rows: int, step: int):
         def compute_loss(self, model, inputs, *args, **kwargs):
-            if len(inputs["input_ids"]) > rows and self.state.global_step >= step:
+            if len(inputs["examples"]) > rows and self.state.global_step >= step:
                 raise torch.OutOfMemoryError("full")
             return honest(self, model, inputs, *args, **kwargs)
 
-        monkeypatch.setattr(SFTTrainer, "compute_loss", compute_loss)
+        monkeypatch.setattr(Trainer, "compute_loss", compute_loss)
 
     return arrange
 
