@@ -165,10 +165,14 @@ def passing(shape: Shape, setup: Setup) -> float:
 
 
 def copies(shape: Shape, setup: Setup) -> float:
-    """Bytes of float32 weights' copies in 2 bytes, which autocast's products keep for the backward."""
+    """Bytes of weights' copies that are kept for the backward: of float32 weights in the 2 bytes in which autocast
+    multiplies; with fused LoRA, of the adapter in the base's dtype, B scaled."""
+    if setup.rank is None:
+        return 2.0 * shape.product_weights if setup.autocast and setup.trained_bytes == 4 else 0.0
+    adapter = shape.adapter_weights(setup.rank, setup.targets)
+    if setup.fuses:
+        outputs = shape.layers * setup.rank * sum(product.outputs for product in shape.adapted(setup.targets))
+        return float(setup.stream * (outputs if setup.stream == 4 else adapter))
     if not setup.autocast:
         return 0.0
-    if setup.rank is None:
-        return 2.0 * shape.product_weights if setup.trained_bytes == 4 else 0.0
-    frozen = 2.0 * shape.product_weights if setup.base == "float32" else 0.0
-    return frozen + 2.0 * shape.adapter_weights(setup.rank, setup.targets)
+    return 2.0 * (adapter + (shape.product_weights if setup.base == "float32" else 0))
