@@ -74,7 +74,8 @@ def test_full_fine_tuning_holds_gradients_and_moments_of_all_weights():
     said = memory.plan(QWEN, FULL)
     assert said.items["optimizer"] == 2 * 4 * QWEN.parameters
     assert said.items["gradients"] == 4 * QWEN.parameters
-    assert said.moment == "in the optimizer's step"
+    assert said.moment == "where the backward ends"
+    assert said.items["second gradient of the embeddings"] == 4 * QWEN.embedding_weights
     thrifty = memory.plan(QWEN, dataclasses.replace(FULL, optim="adamw_8bit"))
     assert thrifty.items["optimizer"] == pytest.approx(said.items["optimizer"] / 4, rel=0.02)
 

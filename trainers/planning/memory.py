@@ -28,8 +28,6 @@ CPU_CHUNK = 21
 and a truth value (:func:`trainers.acceleration.loss._plain_chunk`)."""
 CUBLAS_WORKSPACES = 2 * 32 * 2**20
 """Of the forward's and the backward's thread, as PyTorch allocates them on Hopper; 8 MiB each on older GPUs."""
-FINITE = 7
-"""Bytes a number of the largest gradient while it is seen to be finite: its absolute value and three truth values."""
 CONTEXT = 0.5e9
 """CUDA's context and the loaded kernels, outside PyTorch's allocator: a usual size, not told by any interface."""
 SLACK = 0.05
@@ -169,18 +167,22 @@ def _backward_begins(shape: Shape, setup: Setup) -> dict[str, float]:
 
 
 def _backward_ends(shape: Shape, setup: Setup) -> dict[str, float]:
-    """All gradients, and the first layer at work, where autograd has let go of the others."""
-    work = _layer_at_work(shape, setup)
+    """All gradients, and the first layer at work, where autograd has let go of the others; or, after it, the gradient
+    that embeddings have as such, before it is added to the one that they have as the head."""
     one = activations.layer(shape, setup) if setup.checkpointing == "off" else 0
-    return {"gradients": _gradients(shape, setup), "activations of the layers": one, **work}
+    first = {"activations of the layers": one, **_layer_at_work(shape, setup)}
+    learns_twice = setup.rank is None and shape.tied
+    again = setup.trained_bytes * shape.embedding_weights / (setup.gpus if setup.sharded else 1)
+    return {"gradients": _gradients(shape, setup)} | _larger(
+        first, {"second gradient of the embeddings": again if learns_twice else 0}
+    )
 
 
 def _step(shape: Shape, setup: Setup) -> dict[str, float]:
-    """Gradients, and the copies that are made of them: to see that they are finite, and by an unfused optimizer."""
+    """Gradients, and the copies that an unfused optimizer makes of them."""
     learn = trained(shape, setup) / (setup.gpus if setup.sharded else 1)
-    largest = FINITE * shape.vocabulary * shape.hidden if setup.rank is None else 0
     unfused = learn * setup.trained_bytes if setup.optim in ("adamw_torch", "adamw_hf") else 0
-    return {"gradients": _gradients(shape, setup), "copies in the step": max(unfused, largest)}
+    return {"gradients": _gradients(shape, setup), "copies in the step": unfused}
 
 
 def _larger(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
