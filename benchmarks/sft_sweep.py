@@ -80,7 +80,7 @@ TRIED = {
         "learning_rate": 1e-5,
     },
 }
-SCALES = (0.5, 0.7, 0.85)
+SCALES = (0.7,)
 """Parts of the adapter that are tried too (interpolation with the base, Wortsman et al. 2022, arXiv:2109.01903)."""
 TOKENS = 16_384
 """Of a batch of development questions."""

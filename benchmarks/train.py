@@ -62,12 +62,12 @@ def measured(args, settings: dict) -> dict:
     command += ["--steps", str(args.steps), "--worker", json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return json.loads(results[-1][7:]) if results else {"failed": done.stderr[-2_000:]}
+    return json.loads(results[-1][7:]) if results else {"failed": done.stderr[-3_000:]}
 
 
 def described(run: dict) -> str:
     if "failed" in run:
-        return "failed: " + run["failed"].strip().splitlines()[-1]
+        return "failed: " + run["failed"].strip()
     memory = f"{run['allocated'] / 1e9:.2f} GB allocated, {run['reserved'] / 1e9:.2f} reserved"
     return f"{run['tokens_per_second']:,.0f} tokens/s, {memory}, loss {run['loss']:.4f}"
 

@@ -58,7 +58,7 @@ class Guard:
             InputError: the step must not be taken; the message names step, examples and mend.
         """
         self.settle()
-        self.pending = (norm, step, self.seen, self.losses)
+        self.pending = (_Later(self.losses, norm), norm is not None, step, self.seen, self.losses)
         self.seen, self.losses = [], []
 
     def settle(self) -> None:
@@ -69,16 +69,17 @@ class Guard:
         """
         if self.pending is None:
             return
-        (norm, step, seen, losses), self.pending = self.pending, None
-        norm = None if norm is None else float(norm)
-        problem = self._problem(norm, losses)
+        (later, is_known, step, seen, losses), self.pending = self.pending, None
+        all_finite, norm = later.read()
+        norm = norm if is_known else None
+        problem = self._problem(norm, bool(all_finite))
         if problem is not None:
             self._stop(problem, step, seen, losses)
         if norm is not None and math.isfinite(norm):
             self.norms.append(norm)
 
-    def _problem(self, norm: float | None, losses: list) -> str | None:
-        if not _all_finite(losses):
+    def _problem(self, norm: float | None, all_finite: bool) -> str | None:
+        if not all_finite:
             return "the loss is not finite"
         if norm is None:
             return None
@@ -109,12 +110,33 @@ class Guard:
         )
 
 
-def _all_finite(losses: list) -> bool:
-    """Of every process, so that all stop together."""
-    import torch
-    from accelerate.utils import gather
+class _Later:
+    """Whether all losses are finite, of every process, and the gradient's norm: computed now, read later.
 
-    return bool(gather(torch.stack(losses).isfinite().all().reshape(1)).all())
+    A number that is asked for at once makes the processor wait for all that it has given the GPU to do, and the GPU
+    then for the processor. So it is copied meanwhile, and is there when it is asked for.
+    """
+
+    def __init__(self, losses: list, norm: "torch.Tensor | float | None"):
+        import torch
+        from accelerate.utils import gather
+
+        finite = gather(torch.stack(losses).isfinite().all().reshape(1)).all()
+        norm = torch.as_tensor(0.0 if norm is None else norm, device=finite.device, dtype=torch.float32)
+        found = torch.stack([finite.float(), norm.detach()])
+        self.copied = None
+        self.here = found
+        if found.is_cuda:
+            self.here = torch.empty(2, pin_memory=True)
+            self.here.copy_(found, non_blocking=True)
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def read(self) -> list[float]:
+        """[1.0 where all losses are finite, the norm]."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.here.tolist()
 
 
 def _suspects(seen: list[list[int]], losses: list) -> list[int]:

@@ -38,9 +38,8 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
         raise InputError("packing_strategy: wrapped would part answers from their questions; say 'bfd'")
     examples = data.sft_examples(sources, training.seed)
     epochs = math.ceil(training.num_train_epochs) if training.max_steps <= 0 else 1
-    dev = examples.dev and data.drop_too_long(examples.dev, tokenizer, training.max_length)
     examples = data.drop_too_long(examples, tokenizer, training.max_length, epochs)
-    return stage.Stage("sft", out, examples, run, training, model, fast, config, dev)
+    return stage.Stage("sft", out, examples, run, training, model, fast, config, examples.dev)
 
 
 if __name__ == "__main__":

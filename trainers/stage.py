@@ -179,10 +179,13 @@ def _next_knob(stage: Stage) -> str:
 
 
 def _write_data(stage: Stage) -> None:
-    """Write what is learned from as ``data.json``, and what is not as ``dropped.jsonl``: places, never texts."""
+    """Write what is learned from as ``data.json``, and what is not as ``dropped.jsonl``: places, never texts. A run
+    that resumes has them already."""
+    if (stage.out / run_folder.DATA).is_file():
+        return
+    files.write_jsonl(stage.out / run_folder.DROPPED, stage.examples.dropped)
     about = data.summary(stage.examples, adapter.load_tokenizer(stage.model), stage.training.max_length)
     files.write_json(stage.out / run_folder.DATA, about)
-    files.write_jsonl(stage.out / run_folder.DROPPED, stage.examples.dropped)
 
 
 def _build(stage: Stage):
@@ -212,6 +215,8 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     arguments = copy.copy(training)
     arguments.num_train_epochs, arguments.packing, arguments.max_length = 1, False, None
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
+    arguments.accelerator_config = copy.copy(training.accelerator_config)
+    arguments.accelerator_config.non_blocking = training.device.type == "cuda"  # of pinned memory
     try:
         trainer = Trainer(
             model=model,

@@ -76,6 +76,13 @@ def test_a_recipe_is_shown_without_training(recipe_file, capsys, tmp_path, write
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_held_out_is_in_the_account(recipe_file, capsys, write_jsonl, make_item):
+    dev = write_jsonl([make_item(n) for n in (3, 4, 99)], "dev.jsonl")
+    assert __main__.main(["--config", recipe_file(dev_sources=[dev])]) == 0
+    said = capsys.readouterr().out
+    assert "examples: 14 used" in said and "2 held out" in said and "held out: 3" in said
+
+
 def test_the_account_as_json(recipe_file, capsys):
     assert __main__.main(["--config", recipe_file(), "--json", "--max_length", "128"]) == 0
     about = json.loads(capsys.readouterr().out)["sft"]

@@ -40,6 +40,12 @@ def test_what_is_drawn_depends_on_the_seed(forty):
     assert learned(half, seed=1).rows != learned(half, seed=2).rows
 
 
+def test_a_source_of_which_nothing_is_drawn_is_still_told(forty, write_jsonl, make_item):
+    again = write_jsonl([make_item(0)], "again.jsonl")
+    examples = learned(forty, again)
+    assert examples.taken == {forty: 40, again: 0} and examples.sources[1]["usable"] == 0
+
+
 def test_a_row_that_is_drawn_twice_is_shuffled_twice(forty):
     examples = learned({"source": forty, "weight": 2}, shuffle_options=True)
     assert examples.rows[:40] != examples.rows[40:]
@@ -125,4 +131,4 @@ def test_an_unknown_source_is_named(source):
     with pytest.raises(InputError, match=source):
         learned(source)
     with pytest.raises(InputError, match=source):
-        data.cpt_examples(CPTDataArguments([source]))
+        data.cpt_examples(CPTDataArguments([source], decontaminate=False))

@@ -17,7 +17,9 @@ FOUND = {
     "Sent from 192.168.12.45 at night.": "IP_ADDRESS",
     "Patient with MRN: 00123456 seen.": "MEDICAL_RECORD_NUMBER",
     "Medical record number 12-3456-7.": "MEDICAL_RECORD_NUMBER",
+    "Hospital ID: A-123456 on the wrist.": "MEDICAL_RECORD_NUMBER",
     "DOB 03/12/1961, male.": "DATE_OF_BIRTH",
+    "D.O.B. 3/12/61 (age 45).": "DATE_OF_BIRTH",
     "He was born on March 3, 1961.": "DATE_OF_BIRTH",
 }
 

@@ -6,7 +6,8 @@ import pytest
 
 from medtasks import benchmarks, mcq
 from medtasks.errors import InputError
-from trainers import data
+from rag_model import prompts
+from trainers import data, sft
 from trainers.data import SFTDataArguments
 
 N = 60
@@ -47,8 +48,19 @@ def test_the_best_passage_stands_last_among_those_of_others(items, retrieved, ma
 
 
 def test_what_is_trained_is_what_rag_asks(items, retrieved, make_item):
-    [row, *_] = learned(items, {"passages": retrieved, "oracle_share": 1, "distractors": 0}).rows
-    assert row == {"prompt": mcq.render(make_item(0), [passage(0)]), "completion": " A"}
+    [row, *_] = learned(items, {"passages": retrieved, "oracle_share": 1, "distractors": 0, "best": 2}).rows
+    item, shown = make_item(0), [passage(0, 0), passage(0, 1)]
+    assert row == {"prompt": mcq.render(item, shown), "completion": " A"}
+    assert row["prompt"] == prompts.insert(mcq.render(item), item, "medqa", shown)
+
+
+def test_a_recipe_has_a_mapping_and_the_command_line_json(recipe_file, retrieved):
+    raft = {"passages": retrieved, "distractors": 1, "oracle_share": 1.0}
+    path = recipe_file(raft=raft, max_length=2000)  # over the first 16 items
+    stage = sft.prepare(["--config", path])
+    assert stage.config["raft"] == raft and stage.examples.notes == {"with_their_best_passage": 16}
+    told = json.dumps(raft | {"oracle_share": 0.0})
+    assert sft.prepare(["--config", path, "--raft", told]).examples.notes == {"with_distractors_alone": 16}
 
 
 def test_a_share_of_the_items_sees_distractors_alone(items, retrieved):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medtasks.errors import InputError
-from trainers import guards, sft
+from trainers import guards, run_folder, sft
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def guard(tmp_path):
 
 def step(guard, norm, number, losses=(1.0,), ids=((1, 2),)):
     for loss, of_batch in zip(losses, ids, strict=True):
-        guard.add(None if of_batch is None else torch.tensor(of_batch), torch.tensor(loss))
+        guard.add(list(of_batch), torch.tensor(loss))
     guard.check(norm, number)
 
 
@@ -34,27 +34,39 @@ NAN = float("nan")
     [
         (NAN, (1.0, NAN), ((3, 4), (9, 7)), "the loss is not finite at step 2 .learning from row 7, row 9.;", [7, 9]),
         (NAN, (1.0, 2.0), ((3, 4), (9, 7)), "the gradient is not finite at step 2 .learning from row 3,", [3, 4, 7, 9]),
-        (float("inf"), (1.0,), (None,), "the gradient is not finite at step 2; lower learning_rate", []),
+        (float("inf"), (1.0,), ((),), "the gradient is not finite at step 2; lower learning_rate", []),
         (1.0, (NAN,), (range(20),), "the loss is not finite at step 2 .* row 7 and 12 more.; ", list(range(20))),
     ],
 )
-def test_numbers_that_are_not_finite_stop_the_step(guard, tmp_path, norm, losses, ids, message, examples):
+def test_numbers_that_are_not_finite_stop_the_run(guard, tmp_path, norm, losses, ids, message, examples):
     watched = guard()
     step(watched, 1.0, 1)
+    step(watched, norm, 2, losses, ids)
     with pytest.raises(InputError, match=message):
-        step(watched, norm, 2, losses, ids)
+        watched.settle()
     about = json.loads((tmp_path / guards.DIVERGED).read_text())
     assert about["step"] == 2 and about["example_ids"] == examples
     assert about["examples"] == [f"row {number}" for number in examples]
     assert message.startswith(about["problem"])
 
 
+def test_a_step_is_judged_at_the_next_one_with_its_own_examples_and_once(guard, tmp_path):
+    watched = guard()
+    watched.settle()  # before the first step there is nothing to judge
+    step(watched, 1.0, 1, ids=((5,),))
+    step(watched, 1.0, 2, (NAN,), ids=((6,),))
+    with pytest.raises(InputError, match="the loss is not finite at step 2 .learning from row 6.;"):
+        step(watched, 1.0, 3, ids=((7,),))
+    watched.settle()  # nothing is left of it
+
+
 def test_an_infinite_norm_is_how_loss_scaling_works_but_an_infinite_loss_is_not(guard):
     watched = guard(fp16=True)
     step(watched, float("inf"), 1)
     step(watched, 2.0, 2)
+    step(watched, 2.0, 3, (NAN,))
     with pytest.raises(InputError, match="the loss is not finite at step 3"):
-        step(watched, 2.0, 3, (NAN,))
+        watched.settle()
 
 
 def test_a_spike_is_a_multiple_of_the_running_median(guard):
@@ -65,22 +77,27 @@ def test_a_spike_is_a_multiple_of_the_running_median(guard):
         step(lenient, norm, number)
     step(watched, 5.0, 12)
     step(lenient, 500.0, 12)
+    lenient.settle()
+    step(watched, 5.5, 13)
     with pytest.raises(InputError, match=r"the gradient's norm is 5.5, usually 1.08 .max_grad_spike 5. at step 13"):
-        step(watched, 5.5, 13)
+        watched.settle()
 
 
 def test_a_first_gradient_of_zero_is_no_training(guard):
+    watched = guard()
+    step(watched, 0.0, 1)
     with pytest.raises(InputError, match="the gradient is zero at step 1 .* no token of these examples is learned"):
-        step(guard(), 0.0, 1)
+        watched.settle()
     watched = guard()
     step(watched, None, 1)  # DeepSpeed does not know it before its first step
     step(watched, 1.0, 2)
     step(watched, 0.0, 3)
+    watched.settle()
 
 
 @pytest.fixture
 def poisoned(build_base, make_item, write_jsonl):
-    """(base, source): a token with an infinite embedding, and data of which row 11 alone holds it."""
+    """(base, source): a token with an infinite embedding, and data of which line 12 alone holds it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base = build_base()
@@ -106,12 +123,31 @@ def test_the_example_that_breaks_a_run_is_named(recipe_file, poisoned, tmp_path)
     }
     batch = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "lora_dropout": 0.0}
     path = recipe_file(**settings, **batch)
-    with pytest.raises(InputError, match=r"the loss is not finite at step \d .learning from .*poisoned.jsonl row 11.;"):
+    with pytest.raises(InputError, match=r"the loss is not finite at step \d .learning from .*poisoned.jsonl:12.;"):
         sft.main(["--config", path])
     about = json.loads((tmp_path / "out" / guards.DIVERGED).read_text())
-    assert about["example_ids"] == [11] and about["examples"] == [f"{source} row 11"] and 1 <= about["step"] <= 4
+    assert about["example_ids"] == [11] and about["examples"] == [f"{source}:12"] and 1 <= about["step"] <= 4
     # mended and begun anew, it leaves no such file
     rows = [json.loads(line) for line in Path(source).read_text().splitlines()]
     Path(source).write_text("".join(json.dumps(row) + "\n" for row in rows if "~" not in row["question"]))
     sft.main(["--config", path, "--overwrite"])
     assert not (tmp_path / "out" / guards.DIVERGED).exists() and (tmp_path / "out" / "training.json").exists()
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_a_last_step_that_is_not_finite_leaves_no_checkpoint(recipe_file, monkeypatch, tmp_path, strategy):
+    from trainers.trainer import Trainer
+
+    honest = Trainer.compute_loss
+
+    def explode(self, *args, **kwargs):
+        loss = honest(self, *args, **kwargs)
+        return loss * NAN if self.state.global_step == 3 else loss
+
+    monkeypatch.setattr(Trainer, "compute_loss", explode)
+    path = recipe_file(max_steps=None, num_train_epochs=1, save_strategy=strategy, save_steps=100, logging_steps=100)
+    with pytest.raises(InputError, match="the loss is not finite at step 4 "):
+        sft.main(["--config", path])
+    out = tmp_path / "out"
+    assert json.loads((out / guards.DIVERGED).read_text())["step"] == 4
+    assert run_folder.last_checkpoint(out) == (None, {}) and not (out / "training.json").exists()

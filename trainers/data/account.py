@@ -16,10 +16,11 @@ BAR = 40
 def summary(examples: Examples, tokenizer, max_length: int | None = None) -> dict:
     """What there is to say of ``examples``, as JSON values: the content of a run's ``data.json``.
 
-    ``counts``, ``notes`` and ``sources`` are the examples' own; ``personal_data`` has counts by source and kind, and
-    ``rows``, where they stand. ``tokens`` holds, for ``prompt``, ``completion`` (SFT) and ``whole``: ``total, mean``,
-    ``quantiles`` and ``histogram`` (most tokens of a bin, a power of two -> examples). ``above_max_length`` is the
-    share of the examples that have more tokens than ``max_length``, in [0, 1].
+    ``counts``, ``notes`` and ``sources`` are the examples' own, ``dev`` has those of the held-out ones;
+    ``personal_data`` has counts by source and kind, and ``rows``, where they stand. ``tokens`` holds, for ``prompt``,
+    ``completion`` (SFT) and ``whole``: ``total, mean, quantiles`` and ``histogram`` (most tokens of a bin, a power of
+    two -> examples). ``above_max_length`` is the share of the examples that have more tokens than ``max_length``, in
+    [0, 1].
     """
     counts = examples.lengths or token_counts(examples.rows, tokenizer)
     parts = {"whole": [sum(count) for count in counts]}
@@ -31,6 +32,7 @@ def summary(examples: Examples, tokenizer, max_length: int | None = None) -> dic
         "counts": examples.counts,
         "notes": examples.notes,
         "sources": _sources(examples),
+        "dev": examples.dev and {"counts": examples.dev.counts, "sources": _sources(examples.dev)},
         "personal_data": _personal_data(examples),
         "tokens": {part: _lengths(lengths) for part, lengths in parts.items()},
         "max_length": max_length,
@@ -92,6 +94,8 @@ def table(about: dict) -> str:
         "dropped:  "
         + (_listed({k: n for k, n in about["counts"].items() if k not in ("read", "used") and n}) or "none")
     )
+    if about["dev"]:
+        text.append(f"held out: {about['dev']['counts']['used']:,}")
     for source, kinds in about["personal_data"]["kinds"].items():
         text.append(f"personal data in {source}: {_listed(kinds)}")
     for part, lengths in about["tokens"].items():

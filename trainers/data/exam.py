@@ -35,10 +35,10 @@ def sft_examples(args: SFTDataArguments, seed: int) -> Examples:
     """
     if not args.sources:
         raise InputError(f"no sources; name benchmarks ({', '.join(benchmarks.BENCHMARKS)}), files or Hub datasets")
+    sources, dev_sources = _parsed(args.sources), _parsed(args.dev_sources)  # before what takes time
     tests = contamination.held_out() if args.decontaminate else None
-    dev = _dev_examples(args, seed, tests)
-    held_out = [draft.row for draft in dev.drafts] if dev else []
-    examples = _examples(args, args.sources, seed, tests, held_out, shuffle=args.shuffle_options)
+    dev = _examples(args, dev_sources, seed, tests) if dev_sources else None
+    examples = _examples(args, sources, seed, tests, dev, args.shuffle_options)
     return replace(examples, dev=dev)
 
 
@@ -48,24 +48,26 @@ def dev_examples(args: SFTDataArguments, seed: int) -> Examples | None:
     Raises:
         InputError: as :func:`sft_examples`.
     """
-    tests = contamination.held_out() if args.decontaminate and args.dev_sources else None
-    return _dev_examples(args, seed, tests)
+    sources = _parsed(args.dev_sources)
+    if not sources:
+        return None
+    return _examples(args, sources, seed, contamination.held_out() if args.decontaminate else None)
 
 
-def _dev_examples(args: SFTDataArguments, seed: int, tests: contamination.Overlap | None) -> Examples | None:
-    return _examples(args, args.dev_sources, seed, tests, [], shuffle=False) if args.dev_sources else None
+def _parsed(entries: list[str]) -> list[Source]:
+    return [mixture.parse(entry) for entry in entries]
 
 
 def _examples(
     args: SFTDataArguments,
-    entries: list[str],
+    sources: list[Source],
     seed: int,
     tests: contamination.Overlap | None,
-    held_out: list[dict],
-    shuffle: bool,
+    dev: Examples | None = None,
+    shuffle: bool = False,
 ) -> Examples:
-    """The examples that ``entries`` name, less those that hold an item of ``tests`` or a row of ``held_out``."""
-    sources = [mixture.parse(entry) for entry in entries]
+    """The examples of ``sources``, less those that hold an item of ``tests`` or stand in ``dev``."""
+    held_out = [draft.row for draft in dev.drafts] if dev else []
     passages = raft.Passages(raft.parse(args.raft), tests) if args.raft else None
     personal = PersonalData(args.personal_data)
     checks = _checks(args, tests, held_out, passages) | personal.checks

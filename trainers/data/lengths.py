@@ -15,8 +15,8 @@ only where they meet."""
 
 
 def drop_too_long(examples: Examples, tokenizer, max_length: int | None, epochs: int = 1) -> Examples:
-    """Leave out the SFT rows of more than ``max_length`` tokens in one of the first ``epochs`` epochs: TRL would cut
-    off their end, which is the answer.
+    """Leave out the SFT rows of more than ``max_length`` tokens in one of the first ``epochs`` epochs, and such rows of
+    ``dev``: TRL would cut off their end, which is the answer.
 
     Raises:
         InputError: nothing is left.
@@ -32,7 +32,8 @@ def drop_too_long(examples: Examples, tokenizer, max_length: int | None, epochs:
         too_long |= {i for i, n in zip(moving, token_counts(rows, tokenizer), strict=True) if sum(n) > max_length}
     if len(too_long) == len(examples.rows):
         raise InputError(f"every example is longer than max_length {max_length}; raise it")
-    return replace(examples, lengths=counts).without(sorted(too_long), "too_long")
+    dev = examples.dev and drop_too_long(examples.dev, tokenizer, max_length)
+    return replace(examples, lengths=counts, dev=dev).without(sorted(too_long), "too_long")
 
 
 def count_tokens(row: dict, tokenizer) -> int:

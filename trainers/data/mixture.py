@@ -50,7 +50,8 @@ class Source:
     def __str__(self) -> str:
         split = f" {self.split}" if self.split != "train" else ""
         take = f":{self.take}" if self.take is not None else ""
-        return f"{self.source}{take}{split}" + (f" x{self.weight:g}" if self.weight != 1 else "")
+        style = f" {self.style}" if self.style else ""
+        return f"{self.source}{take}{split}{style}" + (f" x{self.weight:g}" if self.weight != 1 else "")
 
 
 def parse(entry: str, keys: tuple[str, ...] | None = None) -> Source:

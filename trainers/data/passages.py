@@ -25,6 +25,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
     """
     if not args.corpus:
         raise InputError("no corpus; name 'sample', a .jsonl(.gz) file or a Hub dataset")
+    sources = [mixture.parse(entry, mixture.CORPUS_KEYS) for entry in args.corpus]
     share = {"raw": 0.0, "comprehension": 1.0, "mixed": args.comprehension_share}[args.text_style]
     if not 0 <= share <= 1:
         raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
@@ -33,7 +34,6 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
     checks |= not_nearly_seen(args.near_duplicates)
     if args.decontaminate:
         checks["contaminated"] = holds_none_of(contamination.held_out())
-    sources = [mixture.parse(entry, mixture.CORPUS_KEYS) for entry in args.corpus]
     found = collect(sources, _read, checks | personal.checks, seed)
     exercised = [_exercised(one.row, share, seed) for one in found.drawn]
     rows = [

@@ -33,7 +33,8 @@ ENZYME = re.compile(r"\bE\.?C\.?[ :]{0,2}\Z")
 """What stands before four numbers with points between that name an enzyme: EC 1.14.16.2."""
 
 POSSIBLE = re.compile(
-    r"@|\d(?:[^\w\n]{0,3}\d){6}|\d(?:\.\d{1,3}){3}|\b(?:MRN|patient|record|chart|file|birth|DOB|born)\b", re.I
+    r"@|\d(?:[^\w\n]{0,3}\d){6}|\d(?:\.\d{1,3}){3}|\b(?:MRN|patient|record|chart|file|ID|identification|birth|DOB|D\.O\.B|born)\b",
+    re.I,
 )
 """What every text that holds personal data of these kinds has; others need not be searched."""
 
