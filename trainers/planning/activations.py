@@ -39,10 +39,19 @@ def compiled_layer(shape: Shape, setup: Setup) -> float:
 def attention(shape: Shape, setup: Setup) -> float:
     """Bytes a token: queries, keys, values, output, and each query's logsumexp.
 
-    With a mask, keys and values are first repeated for all query heads.
+    With a mask, keys and values are first repeated for all query heads. Without, values that were computed together
+    with queries and keys keep those in memory too, as they were before their rotation.
     """
     keys = shape.query_width if setup.masked else shape.key_width
-    return 2 * setup.computed * (shape.query_width + keys) + LOGSUMEXP * shape.heads
+    unrotated = shape.query_width + shape.key_width if _values_are_a_part(shape, setup) else 0
+    return setup.computed * (2 * shape.query_width + 2 * keys + unrotated) + LOGSUMEXP * shape.heads
+
+
+def _values_are_a_part(shape: Shape, setup: Setup) -> bool:
+    """Whether attention keeps values as a part of a larger tensor of which nothing else keeps the rest."""
+    together = any(len(products) > 1 and products[0].name == "q_proj" for products in fused(shape, setup))
+    rest_is_kept = shape.normed_heads and setup.computed == 4  # by the norms of queries and keys
+    return together and not (setup.masked or rest_is_kept)
 
 
 def mask_copy(setup: Setup) -> float:
@@ -62,6 +71,18 @@ def groups(shape: Shape, setup: Setup) -> list[tuple[tuple[Product, ...], int, i
         ((gate, up), shape.hidden, setup.stream),
         ((down,), shape.inner, setup.computed),
     ]
+
+
+def fused(shape: Shape, setup: Setup) -> list[tuple[Product, ...]]:
+    """The products of a layer that fused LoRA computes in one, or alone (:func:`trainers.acceleration.lora.fuse`)."""
+    if not setup.fuses:
+        return []
+    adapted = set(shape.adapted(setup.targets))
+    found = []
+    for products, _, _ in groups(shape, setup):
+        one = adapted.issuperset(products) and len({product.bias for product in products}) == 1
+        found += [products] if one else [(product,) for product in products if product in adapted]
+    return found
 
 
 def _all_inputs(shape: Shape, setup: Setup) -> float:
@@ -169,10 +190,18 @@ def copies(shape: Shape, setup: Setup) -> float:
     multiplies; with fused LoRA, of the adapter in the base's dtype, B scaled."""
     if setup.rank is None:
         return 2.0 * shape.product_weights if setup.autocast and setup.trained_bytes == 4 else 0.0
-    adapter = shape.adapter_weights(setup.rank, setup.targets)
     if setup.fuses:
-        outputs = shape.layers * setup.rank * sum(product.outputs for product in shape.adapted(setup.targets))
-        return float(setup.stream * (outputs if setup.stream == 4 else adapter))
+        return float(
+            shape.layers * setup.stream * sum(_fused_copies(products, setup) for products in fused(shape, setup))
+        )
     if not setup.autocast:
         return 0.0
+    adapter = shape.adapter_weights(setup.rank, setup.targets)
     return 2.0 * (adapter + (shape.product_weights if setup.base == "float32" else 0))
+
+
+def _fused_copies(products: tuple[Product, ...], setup: Setup) -> int:
+    """Numbers in the copies of the adapters of products in one: A one below the other, B along a diagonal."""
+    rank = len(products) * setup.rank
+    is_copied = len(products) > 1 or setup.stream != 4
+    return rank * (products[0].inputs * is_copied + sum(product.outputs for product in products))
