@@ -161,6 +161,15 @@ def test_shipped_recipes_are_planned(path, planned, monkeypatch):
     assert code == 0 and "allocated peak" in said
 
 
+def test_the_allocated_peak_of_a_recipe(recipe_file, base):
+    def told(**changes):
+        return plan.allocated("sft", ["--config", recipe_file(**changes), "--use_cpu", "false"])
+
+    settings = recipe.settings(_kinds(), ["--config", recipe_file()], "")
+    assert told() == memory.plan(shape.of(base), setup.of(settings)).allocated
+    assert told(compile_layers=True) < told() < told(max_length=2 * settings["max_length"])
+
+
 # Which micro-batch, which knob
 
 
@@ -179,10 +188,21 @@ def test_the_largest_micro_batch_keeps_the_rows_of_a_step():
 
 def test_knobs_come_in_order_and_each_saves_what_it_says():
     found = knobs.knobs(MODEL, NOW)
-    order = ["per_device", "gradient_ch", "max_length", "load_in_4bit", "optim", "lora_r", "lora_dropout"]
+    order = [
+        "per_device",
+        "gradient_ch",
+        "compile_layers",
+        "max_length",
+        "load_in_4bit",
+        "optim",
+        "lora_r",
+        "lora_dropout",
+    ]
     assert [knob.keys.startswith(key) for knob, key in zip(found, order, strict=True)] == [True] * len(order)
     for knob in found:
         assert memory.plan(MODEL, NOW).shown - memory.plan(MODEL, knob.setup).shown == knob.saved > 0
+    held = dataclasses.replace(NOW, dequantized=True)
+    assert any(knob.keys == "dequantize_base: false" and knob.setup.quantized for knob in knobs.knobs(MODEL, held))
     full = [knob.keys for knob in knobs.knobs(MODEL, dataclasses.replace(NOW, rank=None))]
     assert "use_peft: true" in full and not any(keys.startswith(("lora", "load")) for keys in full)
 
