@@ -6,7 +6,7 @@
 Reads the model's config.json and the recipe (sft, cpt, or both of msft), and says what memory holds at its highest,
 item by item; whether it fits; the largest micro-batch that does, at the same rows a step; what else to turn, in order,
 with what each alone would save; and how long the data will take, from measured tokens a second. Every key of a recipe
-can be given after it (--max_length 512), as in training; --use_peft false plans full fine-tuning.
+can be given after it (--max_length 512), as in training; --use_peft false plans full fine-tuning, in float32.
 
   --vram GB      memory of one device, in 10^9 bytes; default: the GPU's that is here or named, else 8
   --gpu NAME     the GPU to tell the time for, if not the one here: H200, H100, A100, L40S, L4, 4090, ...
@@ -36,6 +36,7 @@ USUAL_VRAM = 8.0
 START = 30
 """Seconds for imports, loading and data, about."""
 SHARED = ("cpt", "sft", "output_dir", "join")
+"""Keys of an msft recipe that are of neither stage."""
 
 
 def main(argv: list[str]) -> int:
@@ -67,11 +68,12 @@ def allocated(stage: str, argv: list[str]) -> float:
     Raises:
         InputError: something in recipe or arguments is wrong, or cannot be planned.
     """
-    from trainers.planning import memory, setup, shape
+    from trainers.planning import memory, setup, shape, workload
 
     settings = _settings(stage, argv)
     model = shape.of(settings["model_name_or_path"], settings["model_revision"])
-    return memory.plan(model, setup.of(settings)).allocated
+    seen = workload.tokens(stage, settings) if settings["compile_layers"] is None else None
+    return memory.plan(model, setup.of(settings, tokens=seen)).allocated
 
 
 def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -125,6 +127,7 @@ def _recipes(argv: list[str]) -> dict[str, dict]:
     if not {"cpt", "sft"} <= content.keys():
         stage = "cpt" if "corpus" in content else "sft"
         return {stage: _settings(stage, ["--config", str(path), *rest])}
+    _, rest = recipe.take("join", rest)
     shared = {key: value for key, value in content.items() if key not in SHARED}
     files = {stage: str(recipe.find(str(path.parent / str(content[stage])))) for stage in ("cpt", "sft")}
     return {stage: _settings(stage, ["--config", file, *rest], shared) for stage, file in files.items()}
@@ -139,9 +142,8 @@ def _settings(stage: str, argv: list[str], overrides: dict | None = None) -> dic
     from trainers.run_folder import RunArguments
 
     kind = data.SFTDataArguments if stage == "sft" else data.CPTDataArguments
-    found = recipe.settings(
-        (ModelConfig, SFTConfig, RunArguments, AccelerationArguments, kind), argv, __doc__, overrides
-    )
+    kinds = (ModelConfig, SFTConfig, RunArguments, AccelerationArguments, kind)
+    found = recipe.settings(kinds, argv, __doc__, overrides)
     if not found["model_name_or_path"]:
         raise InputError("model_name_or_path is not set; give a model folder or a Hub id")
     return found
@@ -152,16 +154,16 @@ def _stage(name: str, settings: dict, options, vram: float, gpu: str | None) -> 
     from trainers.planning import knobs, memory, setup, shape, speed, workload
 
     model = shape.of(settings["model_name_or_path"], settings["model_revision"])
-    now = setup.of(settings, options.gpus, options.sharded, options.cpu or settings["use_cpu"])
+    tokens = options.tokens or workload.tokens(name, settings, options.gpus)
+    now = setup.of(settings, options.gpus, options.sharded, options.cpu or settings["use_cpu"], tokens)
     plan = memory.plan(model, now)
     largest = knobs.largest_that_fits(model, now, vram)
-    tokens = options.tokens or workload.tokens(name, settings, options.gpus)
     rate = None if now.on_cpu else speed.of(model, now, gpu or "H100", speed.measurements())
     found = {
         "model": settings["model_name_or_path"],
         "parameters": model.parameters,
         "trained": memory.trained(model, now),
-        "setup": dataclasses.asdict(now),
+        "setup": dataclasses.asdict(now) | {"fuses": now.fuses, "captures": now.captures},
         "items": plan.items,
         "moment": plan.moment,
         "allocated": plan.allocated,
@@ -190,17 +192,24 @@ def _text(name: str, stage: dict) -> str:
     lines = [
         f"{name}: {stage['model']}, {_count(stage['parameters'])} parameters, {learns} ({_count(stage['trained'])})",
         f"{setup['micro_batch']} x {setup['length']} tokens, accumulated {setup['accumulation']} times{devices}, "
-        f"checkpointing {setup['checkpointing']}",
+        f"checkpointing {setup['checkpointing']}{_acceleration(setup)}",
         "",
         f"memory, highest {stage['moment']}:",
         *(f"  {_gb(size)}  {item}" for item, size in stage["items"].items() if size >= SHOWN),
     ]
     if small := sum(size for size in stage["items"].values() if size < SHOWN):
         lines.append(f"  {_gb(small)}  smaller items")
-    whole = "the whole process" if setup["on_cpu"] else "as nvidia-smi shows it: with CUDA's context and reserves"
+    whole = "as nvidia-smi shows it: with CUDA's context and reserves"
+    whole = "the whole process" if setup["on_cpu"] else whole + (", and the graphs'" if setup["captures"] else "")
     added = "in all" if setup["on_cpu"] else "allocated peak, as cost.json records it"
     lines += [f"  {_gb(stage['allocated'])}  {added}", f"  {_gb(stage['shown'])}  {whole}", "", *_fit(stage)]
     return "\n".join([*lines, "", *_time(stage)])
+
+
+def _acceleration(setup: dict) -> str:
+    """What makes the training faster, and changes its memory."""
+    words = {"fuses": "fused LoRA", "compiled": "layers compiled", "captures": "captured as graphs"}
+    return "".join(f", {word}" for key, word in words.items() if setup[key])
 
 
 def _fit(stage: dict) -> list[str]:

@@ -178,7 +178,7 @@ def _next_knob(stage: Stage) -> str:
     """What to change where memory is full."""
     from trainers.planning import knobs
 
-    return knobs.advice(vars(stage.model) | vars(stage.training))
+    return knobs.advice(vars(stage.model) | vars(stage.training) | vars(stage.acceleration))
 
 
 def _write_data(stage: Stage) -> None:

@@ -10,23 +10,24 @@ sets, which test them; another kind of machine may lie further off. Estimated ov
     2 CPU cores, SmolLM2-135M    time                         memory
     eval-base, -sft, -msft       0.89, 0.77, 0.83
     eval-rag, -sft+rag           0.93, 0.84
-    train-sft, -msft             0.93, 1.01                   0.66, 0.63
+    train-sft, -msft             0.93, 1.01                   0.69, 0.67
     H100, a 1.5B model, 4-bit
     eval-base, -sft, -msft       0.79, 0.75, 0.84
     eval-rag, -sft+rag           0.85, 0.92
-    train-sft, -msft             1.03, 1.01                   0.98, 0.98
+    train-sft, -msft             1.03, 1.01                   0.98, 1.03
     index-books                  0.87
     the same on whole test sets
     eval-base, -sft, -msft       0.72, 0.61, 0.61             1.01, 1.00, 1.00
     eval-rag, -sft+rag           0.58, 0.85                   1.15, 0.86
-    train-sft, -msft             0.86, 0.85                   0.98, 0.98
+    train-sft, -msft             0.86, 0.85                   0.98, 1.03
     index-books                  0.87
 
 given the tokens that the trainings saw (that eval-rag was killed once and began again). Where these must be guessed too
 (:mod:`results.studies.workload`), that error is added; SFT on the CPU was guessed at 1.12 of its tokens.
 
 An evaluation's memory is weights, what a batch keeps, and a base for Python with its libraries; a training's is that of
-:mod:`trainers.planning`, rows taken to be full.
+:mod:`trainers.planning`, rows taken to be full. The recorded trainings had masks and PEFT's own LoRA, and are planned
+with them here; they had TRL's head too, in whose place the plan has ours.
 """
 
 import dataclasses

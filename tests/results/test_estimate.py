@@ -39,6 +39,8 @@ MEASURED = {
     "published_subsets_1.5b": (QWEN, H100),
     "whole_sets_1.5b": (QWEN, H100),
 }
+FORMER = {"attention": "sdpa", "fused": False}
+"""How the trainer of the recorded trainings did: with masks, and PEFT's own LoRA."""
 TOLERANCE = 3
 
 
@@ -60,7 +62,7 @@ def ratios(name):
         files = [folder / "trainings" / training / part / "cost.json" for part in ("cpt", "")]
         costs = [json.loads(file.read_text()) for file in files if file.is_file()]
         stages = [
-            dataclasses.replace(stage, tokens=seen["tokens_seen"])
+            dataclasses.replace(stage, tokens=seen["tokens_seen"], setup=dataclasses.replace(stage.setup, **FORMER))
             for stage, seen in zip(workload.trained(study, settings), costs, strict=True)
         ]
         taken = estimate.training(shape, where, stages)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medtasks.errors import InputError
-from trainers import plan, recipe
+from trainers import acceleration, plan, recipe
 from trainers.planning import knobs, memory, setup, shape, speed
 from trainers.planning.setup import Setup
 
@@ -52,7 +52,7 @@ def test_a_plan_to_read(planned):
     code, said = planned("published_sft", "--vram", 8, "--tokens", 1_000_000, "--gpu", "H100")
     lines = said.splitlines()
     assert code == 0 and lines[0].endswith("1.54 billion parameters, LoRA r 16 (18.5 million)")
-    assert "2 x 1024 tokens, accumulated 4 times, checkpointing all" in lines
+    assert "2 x 1024 tokens, accumulated 4 times, checkpointing all, layers compiled" in lines
     assert "      2.6 GB  weights of the layers (float16)" in lines and "fits into 8.0 GB" in lines
     assert any(line.endswith("per_device_train_batch_size 8, gradient_accumulation_steps 1") for line in lines)
     assert any("load_in_4bit: true" in line and line.startswith("     -2.") for line in lines)
@@ -78,7 +78,7 @@ def test_json_holds_bytes_that_add_up(planned):
 
 
 def test_both_stages_of_msft_are_planned_with_shared_keys(planned):
-    _, said = planned("subsets_qlora_msft", "--json", "--max_steps", 10)
+    _, said = planned("subsets_qlora_msft", "--json", "--max_steps", 10, "--join", "continue")
     stages = json.loads(said)
     assert list(stages) == ["cpt", "sft"]
     assert {stage["tokens"] for stage in stages.values()} == {40_960}
@@ -161,6 +161,15 @@ def test_shipped_recipes_are_planned(path, planned, monkeypatch):
     assert code == 0 and "allocated peak" in said
 
 
+def test_the_allocated_peak_of_a_recipe(recipe_file, base):
+    def told(**changes):
+        return plan.allocated("sft", ["--config", recipe_file(**changes), "--use_cpu", "false"])
+
+    settings = recipe.settings(_kinds(), ["--config", recipe_file()], "")
+    assert told() == memory.plan(shape.of(base), setup.of(settings)).allocated
+    assert told(compile_layers=True) < told() < told(max_length=2 * settings["max_length"])
+
+
 # Which micro-batch, which knob
 
 
@@ -179,10 +188,21 @@ def test_the_largest_micro_batch_keeps_the_rows_of_a_step():
 
 def test_knobs_come_in_order_and_each_saves_what_it_says():
     found = knobs.knobs(MODEL, NOW)
-    order = ["per_device", "gradient_ch", "max_length", "load_in_4bit", "optim", "lora_r", "lora_dropout"]
+    order = [
+        "per_device",
+        "gradient_ch",
+        "compile_layers",
+        "max_length",
+        "load_in_4bit",
+        "optim",
+        "lora_r",
+        "lora_dropout",
+    ]
     assert [knob.keys.startswith(key) for knob, key in zip(found, order, strict=True)] == [True] * len(order)
     for knob in found:
         assert memory.plan(MODEL, NOW).shown - memory.plan(MODEL, knob.setup).shown == knob.saved > 0
+    held = dataclasses.replace(NOW, dequantized=True)
+    assert any(knob.keys == "dequantize_base: false" and knob.setup.quantized for knob in knobs.knobs(MODEL, held))
     full = [knob.keys for knob in knobs.knobs(MODEL, dataclasses.replace(NOW, rank=None))]
     assert "use_peft: true" in full and not any(keys.startswith(("lora", "load")) for keys in full)
 
@@ -198,13 +218,14 @@ def test_advice_is_there_for_any_model(qwen):
 def _kinds():
     from trl import ModelConfig, SFTConfig
 
+    from trainers.acceleration import AccelerationArguments
     from trainers.data import SFTDataArguments
     from trainers.run_folder import RunArguments
 
-    return ModelConfig, SFTConfig, RunArguments, SFTDataArguments
+    return ModelConfig, SFTConfig, RunArguments, AccelerationArguments, SFTDataArguments
 
 
-def test_missing_keys_have_trl_s_defaults():
+def test_missing_keys_have_their_defaults():
     known = recipe.settings(_kinds(), [], "")
     for key, value in setup.DEFAULTS.items():
         assert str(getattr(known[key], "value", known[key])) == str(value), key
@@ -218,10 +239,48 @@ def test_settings_become_a_setup(qwen):
     assert (usual.micro_batch, usual.length, usual.base, usual.stream) == (8, 1024, "float32", 4)
     assert usual.checkpointing == "all" and usual.autocast and usual.targets == ("q_proj", "v_proj")
     packed = made("--use_peft", "--load_in_4bit", "--packing", "--dtype", "bfloat16", "--answer_style", "rationale")
-    assert packed.base == "nf4" and packed.masked and packed.labelled == 1 and not usual.masked
+    assert packed.base == "nf4" and packed.labelled == 1 and packed.packed and not usual.packed
     kwargs = ["--gradient_checkpointing_kwargs", '{"selective": true}']
     assert made(*kwargs).checkpointing == "selective" and made().rank is None
     assert made("--gradient_checkpointing", "false").checkpointing == "off"
+    assert made("--dtype", "bfloat16").base == "float32" and made("--dtype", "bfloat16").trained_bytes == 4
+
+
+@pytest.fixture
+def made(qwen):
+    """A function that makes the setup of QLoRA with further arguments, and others of `setup.of`."""
+
+    def make(*arguments, **others):
+        given = ["--model_name_or_path", qwen, "--use_peft", "--load_in_4bit", "--dtype", "bfloat16"]
+        given += ["--lora_dropout", "0", "--gradient_checkpointing", "false"]
+        return setup.of(recipe.settings(_kinds(), [*given, *arguments], ""), **others)
+
+    return make
+
+
+def test_masks_are_sdpa_s_where_documents_share_a_row(made):
+    assert not made().masked and not made("--attn_implementation", "flash_attention_2", on_cpu=True).masked
+    assert made(on_cpu=True).masked and made("--attn_implementation", "sdpa").masked
+    alone = ["--attn_implementation", "sdpa", "--per_device_train_batch_size", "1"]
+    assert not made(*alone).masked and made(*alone, "--packing").masked
+
+
+def test_lora_is_fused_over_plain_weights_without_dropout(made):
+    plain = made("--dequantize_base")
+    assert plain.base == "bfloat16" and plain.fuses and not made().fuses
+    assert not made("--dequantize_base", sharded=True, gpus=2).fuses
+    for keys in (["--lora_dropout", "0.1"], ["--fused", "false"]):
+        assert not made("--dequantize_base", *keys).fuses
+
+
+def test_layers_are_compiled_and_captured_where_trainers_do(made):
+    long = {"tokens": acceleration.COMPILES_FROM}
+    assert made(**long).compiled and made(**long).captures and made("--compile_layers", "true").captures
+    for others in ({}, {"tokens": long["tokens"] - 1}, long | {"on_cpu": True}, long | {"sharded": True, "gpus": 2}):
+        assert not made(**others).compiled
+    for keys in (["--cuda_graph", "false"], ["--lora_dropout", "0.1"], ["--gradient_checkpointing", "true"]):
+        assert made(*keys, **long).compiled and not made(*keys, **long).captures
+    assert not made("--compile_layers", "false", **long).compiled and not made(**long, gpus=2).captures
 
 
 # Time

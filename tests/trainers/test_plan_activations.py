@@ -9,7 +9,7 @@ from trainers.planning import activations, memory, shape
 from trainers.planning.setup import Setup
 
 ROWS, LENGTH = 2, 32
-LORA = Setup(ROWS, LENGTH, rank=4, on_cpu=True)
+LORA = Setup(ROWS, LENGTH, rank=4, attention="packed", fused=False, on_cpu=True)
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,8 @@ def build():
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from trainers.acceleration import lora
 
     def build(setup: Setup, width=64, inner=160, layers=2, kind="qwen2"):
         torch.manual_seed(0)
@@ -38,11 +40,15 @@ def build():
             in_nf4(model)
         if setup.rank:
             targets = setup.targets if isinstance(setup.targets, str) else list(setup.targets)
-            lora = LoraConfig(r=setup.rank, lora_dropout=setup.dropout, target_modules=targets, task_type="CAUSAL_LM")
-            model = get_peft_model(model, lora)
+            adapter = LoraConfig(
+                r=setup.rank, lora_dropout=setup.dropout, target_modules=targets, task_type="CAUSAL_LM"
+            )
+            model = get_peft_model(model, adapter)
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
+        if setup.fuses:
+            assert lora.fuse(model) == len(shape.of_config(config.to_dict()).adapted(setup.targets)) * layers
         return model.train(), shape.of_config(config.to_dict())
 
     return build
@@ -113,6 +119,9 @@ def foretold(model_shape, setup: Setup) -> float:
         {"targets": ("q_proj", "k_proj", "down_proj")},
         {"autocast": False},
         {"autocast": False, "dropout": 0.1},
+        {"fused": True},
+        {"fused": True, "targets": ("q_proj", "k_proj", "down_proj")},
+        {"fused": True, "base": "float32", "stream": 4, "autocast": False},
         {"base": "float32", "stream": 4},
         {"base": "float32", "stream": 4, "dropout": 0.1},
         {"base": "float32", "stream": 4, "autocast": False},
@@ -186,30 +195,57 @@ class Live:
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "all"])
-@pytest.mark.parametrize("change", [{}, {"dropout": 0.1}, {"rank": None}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"dropout": 0.1}, {"fused": True}, {"rank": None}], ids=str)
 def test_the_peak_of_a_step_is_foretold(build, change, checkpointing, monkeypatch):
-    """Forward with TRL's fused head and backward; one position in each row is labelled, so the layers count."""
+    """Forward with the head that the trainer takes, and backward; two positions are labelled, so the layers count."""
     import torch
     from trl.trainer import utils
 
-    setup = dataclasses.replace(LORA, length=256, labelled=1 / 256, checkpointing=checkpointing, **change)
+    from trainers.acceleration import loss
+
+    setup = dataclasses.replace(
+        LORA, micro_batch=1, length=512, labelled=2 / 512, checkpointing=checkpointing, **change
+    )
     model, model_shape = build(setup, width=128, inner=1024, layers=4)
-    monkeypatch.setattr(utils, "_use_triton", lambda device: True)  # as trainers.stage does on a CPU
-    utils.add_fused_lm_head(model.get_base_model() if setup.rank else model, outputs=("log_probs", "entropy"))
+    ids, labels, scored = torch.randint(0, 300, (1, 512)), torch.full((1, 512), -100), torch.tensor([100, 400])
+    labels[0, scored + 1] = 5
+    if setup.rank:
+        loss.add_head(model.get_base_model())
+        given = {"scored": scored, "targets": labels[0, scored + 1]}
+    else:
+        monkeypatch.setattr(utils, "_use_triton", lambda device: True)
+        utils.add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+        given = {"labels": labels, "fused_lm_head": True}
     if checkpointing == "all":
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    labels = torch.full((ROWS, 256), -100)
-    labels[:, -1] = 5
     follow = Live()
     for tensor in [*model.parameters(), *model.buffers()]:
         follow.see(tensor.untyped_storage())
     with follow:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(input_ids=torch.randint(0, 300, labels.shape), labels=labels, fused_lm_head=True).loss
-        loss.backward()
+            found = model(input_ids=ids, **given)
+        (found[0] if setup.rank else found.loss).backward()
     said = memory.plan(model_shape, setup)
     assert follow.peak == pytest.approx(said.allocated - said.items["optimizer"], rel=0.15)
+
+
+def test_the_head_takes_what_is_foretold(monkeypatch):
+    import torch
+
+    from trainers.acceleration import loss
+
+    setup = dataclasses.replace(LORA, micro_batch=1, length=3 * loss.CHUNK // 2)
+    sizes = {"layers": 1, "hidden": 64, "inner": 8, "heads": 1, "keys": 1, "head": 8, "vocabulary": 1000, "tied": True}
+    model_shape = shape.Shape(**sizes, products=())
+    hidden = torch.randn(setup.tokens, 64, dtype=torch.bfloat16, requires_grad=True)
+    weight, labels = torch.randn(1000, 64, dtype=torch.bfloat16), torch.randint(0, 1000, (setup.tokens,))
+    follow = Live()
+    follow.see(hidden.untyped_storage())
+    with follow:
+        loss.linear_cross_entropy(hidden.clone(), weight, labels)
+    (said,) = memory.loss_head(model_shape, setup).values()
+    assert memory.CHUNK == loss.CHUNK and follow.peak == pytest.approx(said, rel=0.05)
 
 
 def test_nf4_takes_the_bytes_that_bitsandbytes_takes():

@@ -22,7 +22,8 @@ QWEN = shape.of_config(
         "tie_word_embeddings": True,
     }
 )
-QLORA = Setup(1, 4096, base="nf4", nested=True, rank=32, dropout=0.05, masked=True)
+QLORA = Setup(1, 4096, base="nf4", nested=True, rank=32, dropout=0.05, attention="sdpa")
+FULL = Setup(1, 1024, base="float32", stream=4, rank=None, checkpointing="all")
 
 
 @pytest.mark.parametrize("study", ["published_subsets_1.5b", "whole_sets_1.5b"])
@@ -45,7 +46,7 @@ def test_items_add_up_and_the_largest_comes_first():
     [
         {"length": 2048},
         {"checkpointing": "all"},
-        {"masked": False},
+        {"attention": "packed"},
         {"compiled": True},
         {"rank": 8},
         {"dropout": 0.0},
@@ -61,7 +62,7 @@ def test_thrift_saves_memory(change):
 
 def test_bases_and_checkpointing_are_in_order():
     def taken(**change):
-        return memory.plan(QWEN, dataclasses.replace(QLORA, masked=False, **change)).allocated
+        return memory.plan(QWEN, dataclasses.replace(QLORA, attention="packed", **change)).allocated
 
     assert taken(base="nf4") < taken(base="int8") < taken(base="bfloat16") < taken(base="float32", stream=4)
     assert taken(nested=True) < taken(nested=False)
@@ -70,13 +71,13 @@ def test_bases_and_checkpointing_are_in_order():
 
 
 def test_full_fine_tuning_holds_gradients_and_moments_of_all_weights():
-    full = dataclasses.replace(QLORA, base="bfloat16", rank=None, masked=False, checkpointing="all", length=1024)
-    said = memory.plan(QWEN, full)
-    assert said.items["optimizer"] == 2 * 2 * QWEN.parameters
-    assert said.items["gradients"] == 2 * QWEN.parameters
-    assert said.moment == "in the optimizer's step"
-    thrifty = memory.plan(QWEN, dataclasses.replace(full, optim="adamw_8bit"))
-    assert thrifty.items["optimizer"] == pytest.approx(said.items["optimizer"] / 2, rel=0.02)
+    said = memory.plan(QWEN, FULL)
+    assert said.items["optimizer"] == 2 * 4 * QWEN.parameters
+    assert said.items["gradients"] == 4 * QWEN.parameters
+    assert said.moment == "where the backward ends"
+    assert said.items["second gradient of the embeddings"] == 4 * QWEN.embedding_weights
+    thrifty = memory.plan(QWEN, dataclasses.replace(FULL, optim="adamw_8bit"))
+    assert thrifty.items["optimizer"] == pytest.approx(said.items["optimizer"] / 4, rel=0.02)
 
 
 def test_a_mask_grows_with_the_square_of_the_row():
@@ -84,16 +85,15 @@ def test_a_mask_grows_with_the_square_of_the_row():
         return memory.plan(QWEN, dataclasses.replace(QLORA, length=length)).items["attention masks"]
 
     assert masks(4096) == 4 * masks(2048) == 28 * 2 * 4096**2
-    assert "attention masks" not in memory.plan(QWEN, dataclasses.replace(QLORA, masked=False)).items
+    assert "attention masks" not in memory.plan(QWEN, dataclasses.replace(QLORA, attention="packed")).items
 
 
 def test_two_devices_copy_or_divide():
-    full = dataclasses.replace(QLORA, base="bfloat16", rank=None, masked=False, checkpointing="all", length=1024)
-    one = memory.plan(QWEN, full)
-    copied = memory.plan(QWEN, dataclasses.replace(full, gpus=2))
-    divided = memory.plan(QWEN, dataclasses.replace(full, gpus=2, sharded=True))
+    one = memory.plan(QWEN, FULL)
+    copied = memory.plan(QWEN, dataclasses.replace(FULL, gpus=2))
+    divided = memory.plan(QWEN, dataclasses.replace(FULL, gpus=2, sharded=True))
     assert copied.items["optimizer"] == one.items["optimizer"] == 2 * divided.items["optimizer"]
-    assert copied.allocated - one.allocated == 2 * QWEN.parameters
+    assert copied.allocated - one.allocated == 4 * QWEN.parameters
     assert divided.allocated < 0.75 * one.allocated
 
 

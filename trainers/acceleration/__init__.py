@@ -124,6 +124,7 @@ def apply(chosen: Acceleration, trainer) -> None:
     longest = chosen.tokens // training.per_device_train_batch_size
     filling = causal.config.get_text_config().pad_token_id
     trainer.data_collator = Collator(filling, chosen.tokens, chosen.documents, longest)
+    attention.prepare(training.device)
     if chosen.fuses:
         lora.fuse(trainer.model)
     if chosen.compiles:

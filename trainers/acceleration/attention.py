@@ -4,7 +4,6 @@ A mask for 8,192 packed tokens would hold 67 million entries and take the slow k
 are enough (Dao 2023, arXiv:2307.08691).
 """
 
-import functools
 import inspect
 
 from medtasks.errors import InputError
@@ -31,12 +30,15 @@ def _attention(module, query, key, value, mask, scaling=None, cu_seq_lens_q=None
     within the last ``sliding_window`` tokens where a layer has one.
 
     Raises:
-        InputError: the model asks for something that is of :data:`LACKS`.
+        InputError: the model asks for something that is of :data:`LACKS`, or the batch is padded.
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    if cu_seq_lens_q is None:  # not a packed batch: one that lm-eval or generate() asks for
+    if cu_seq_lens_q is None:  # one text, whole
         from transformers import AttentionInterface
+
+        if len(query) > 1:
+            raise InputError("packed attention takes texts packed into one row, or one text; this is a padded batch")
 
         return AttentionInterface()["sdpa"](module, query, key, value, mask, scaling=scaling, **kwargs)
     if lacking := [name for name in LACKS if _is_asked_for(kwargs.get(name))]:
@@ -44,9 +46,10 @@ def _attention(module, query, key, value, mask, scaling=None, cu_seq_lens_q=None
     window = kwargs.get("sliding_window")
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     repeats = query.shape[1] // key.shape[1]
-    sharing = _key_sharing(query.device.index) if repeats > 1 else {}
-    if sharing is None:
+    sharing = _shared_keys.get(query.device.index)
+    if repeats > 1 and sharing is None:
         key, value, sharing = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), {}
+    sharing = sharing or {}
     bounds = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
     seen = (-1 if window is None else window - 1, 0)  # tokens before and after its own that a token attends to
     return varlen_attn(query, key, value, *bounds, scale=scaling, window_size=seen, **sharing)[None], None
@@ -56,7 +59,19 @@ def _is_asked_for(setting) -> bool:
     return setting is not None and not (isinstance(setting, int | float) and setting == 0)
 
 
-@functools.cache
+_shared_keys: dict[int | None, dict | None] = {}
+"""GPU -> what :func:`_key_sharing` found for it."""
+
+
+def prepare(device) -> None:
+    """Find out how query heads share key heads on ``device``, before a forward is compiled, captured or checkpointed.
+
+    Unprepared, keys are repeated for each query head.
+    """
+    if device.type == "cuda" and device.index not in _shared_keys:
+        _shared_keys[device.index] = _key_sharing(device.index)
+
+
 def _key_sharing(device: int) -> dict | None:
     """The argument by which several query heads share a key head; None where torch cannot.
 

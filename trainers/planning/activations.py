@@ -15,45 +15,43 @@ ROTATED, NORM_STATISTIC, LOGSUMEXP = 2, 4, 4
 
 def layer(shape: Shape, setup: Setup) -> float:
     """Bytes that one layer keeps of one forward pass."""
-    parts = compiled_layer(shape, setup) if setup.compiled else eager_layer(shape, setup)
-    return setup.tokens * sum(parts.values()) + mask_copy(setup)
+    a_token = compiled_layer(shape, setup) if setup.compiled else eager_layer(shape, setup)
+    return setup.tokens * a_token + mask_copy(setup)
 
 
-def eager_layer(shape: Shape, setup: Setup) -> dict[str, float]:
-    """Bytes a token that one layer keeps, by what keeps them, where every operation saves for itself."""
-    return {
-        "norms": _norms(shape, setup),
-        "attention": attention(shape, setup),
-        "mlp": 3 * setup.computed * shape.inner,  # SiLU's input and output, and what the output is multiplied by
-        "inputs": sum(_inputs(setup, group, width, source) for group, width, source in groups(shape, setup)),
-    }
+def eager_layer(shape: Shape, setup: Setup) -> float:
+    """Bytes a token that one layer keeps where every operation saves for itself."""
+    mlp = 3 * setup.computed * shape.inner  # SiLU's input and output, and what the output is multiplied by
+    return _norms(shape, setup) + attention(shape, setup) + mlp + _all_inputs(shape, setup)
 
 
-def compiled_layer(shape: Shape, setup: Setup) -> dict[str, float]:
-    """Bytes a token that one compiled layer keeps: what cannot be had again by elementwise work.
+def compiled_layer(shape: Shape, setup: Setup) -> float:
+    """Bytes a token that one compiled layer keeps.
 
-    torch.compile cuts between forward and backward where the fewest bytes cross and recomputes the rest (min-cut
-    partitioner): what remains are the residual stream before and after attention, attention itself, the MLP's two
-    products, the adapters' inner values, and the masks of their dropout.
+    torch.compile cuts between forward and backward where the fewest bytes cross (min-cut partitioner) and computes
+    elementwise work again where it can be done in passing: of norms the residual stream and one number a token remain,
+    of the MLP its two products. What goes into another product is kept.
     """
-    adapted = shape.adapted(setup.targets) if setup.rank else ()
-    inner = len(adapted) * (setup.rank or 0) * _adapter_bytes(setup)
-    dropped = sum(product.inputs for product in adapted) if setup.dropout else 0
-    return {
-        "norms": 2 * (setup.stream * shape.hidden + NORM_STATISTIC),
-        "attention": attention(shape, setup),
-        "mlp": 2 * setup.computed * shape.inner,
-        "inputs": inner + dropped,
-    }
+    norms = 2 * (setup.stream * shape.hidden + NORM_STATISTIC)
+    return norms + attention(shape, setup) + 2 * setup.computed * shape.inner + _all_inputs(shape, setup)
 
 
 def attention(shape: Shape, setup: Setup) -> float:
     """Bytes a token: queries, keys, values, output, and each query's logsumexp.
 
-    With a mask, keys and values are first repeated for all query heads.
+    With a mask, keys and values are first repeated for all query heads. Without, values that were computed together
+    with queries and keys keep those in memory too, as they were before their rotation.
     """
     keys = shape.query_width if setup.masked else shape.key_width
-    return 2 * setup.computed * (shape.query_width + keys) + LOGSUMEXP * shape.heads
+    unrotated = shape.query_width + shape.key_width if _values_are_a_part(shape, setup) else 0
+    return setup.computed * (2 * shape.query_width + 2 * keys + unrotated) + LOGSUMEXP * shape.heads
+
+
+def _values_are_a_part(shape: Shape, setup: Setup) -> bool:
+    """Whether attention keeps values as a part of a larger tensor of which nothing else keeps the rest."""
+    together = any(len(products) > 1 and products[0].name == "q_proj" for products in fused(shape, setup))
+    rest_is_kept = shape.normed_heads and setup.computed == 4  # by the norms of queries and keys
+    return together and not (setup.masked or rest_is_kept)
 
 
 def mask_copy(setup: Setup) -> float:
@@ -75,6 +73,23 @@ def groups(shape: Shape, setup: Setup) -> list[tuple[tuple[Product, ...], int, i
     ]
 
 
+def fused(shape: Shape, setup: Setup) -> list[tuple[Product, ...]]:
+    """The products of a layer that fused LoRA computes in one, or alone (:func:`trainers.acceleration.lora.fuse`)."""
+    if not setup.fuses:
+        return []
+    adapted = set(shape.adapted(setup.targets))
+    found = []
+    for products, _, _ in groups(shape, setup):
+        one = adapted.issuperset(products) and len({product.bias for product in products}) == 1
+        found += [products] if one else [(product,) for product in products if product in adapted]
+    return found
+
+
+def _all_inputs(shape: Shape, setup: Setup) -> float:
+    """Bytes a token of what a layer's products keep of their inputs."""
+    return sum(_inputs(setup, group, width, source) for group, width, source in groups(shape, setup))
+
+
 def _norms(shape: Shape, setup: Setup) -> float:
     """Bytes a token of a layer's norms: float32 copies of their inputs; normed values too where their weights learn."""
     kept = 2 * norm(shape, setup)
@@ -94,8 +109,10 @@ def _inputs(setup: Setup, group: tuple[Product, ...], width: int, source: int) -
     """Bytes a token of what products of one input of ``source`` bytes a number keep of it, to train their weights.
 
     Frozen weights keep nothing. PEFT casts an adapter's input to float32 (for a quantized base under autocast on a GPU
-    it does not), drops some of it, and autocast casts it once more: each time a copy for each product. Where nothing
-    changes the input, all share it, and attention's output is kept by attention already.
+    it does not, nor where LoRA is fused with its map), drops some of it, and autocast casts it once more: each time a
+    copy for each product. Where nothing changes the input, all share it, and attention's output is kept by attention
+    already. torch.compile makes no copy in passing, but keeps the input of a product all the same: it computes nothing
+    again that would have to be written to memory.
     """
     is_kept_already = group[0].name == "o_proj"
     if setup.rank is None:
@@ -115,7 +132,7 @@ def _inputs(setup: Setup, group: tuple[Product, ...], width: int, source: int) -
 
 def _given(setup: Setup, source: int) -> int:
     """Bytes of a number of an adapter's input, before autocast."""
-    return source if setup.quantized and setup.autocast else 4
+    return source if setup.fuses or setup.compiled or (setup.quantized and setup.autocast) else 4
 
 
 def _mask(setup: Setup, source: int) -> int:
@@ -146,7 +163,7 @@ def not_in_first_layer(shape: Shape, setup: Setup) -> float:
         return 0.0
     adapted = [product for product in shape.adapted(setup.targets) if product.name in ("q_proj", "k_proj", "v_proj")]
     kept = setup.tokens * (norm(shape, setup) + len(adapted) * _mask(setup, setup.stream) * shape.hidden)
-    if setup.autocast:
+    if setup.autocast and not setup.fuses:
         frozen = sum(product.weights for product in adapted) if setup.base == "float32" else 0
         kept += 2 * (frozen + len(adapted) * setup.rank * shape.hidden)
     return kept
@@ -161,7 +178,7 @@ def passing(shape: Shape, setup: Setup) -> float:
     """
     if setup.rank is None:
         return 3 * setup.computed * shape.inner + 6 * setup.stream * shape.hidden
-    if setup.compiled or (setup.quantized and setup.autocast):
+    if setup.compiled or setup.fuses or (setup.quantized and setup.autocast):
         return 2 * setup.computed * shape.inner + 4 * setup.stream * shape.hidden
     in_float32 = 2 if setup.dropout else 1
     copies_of_input = setup.computed if setup.autocast else 0
@@ -169,10 +186,22 @@ def passing(shape: Shape, setup: Setup) -> float:
 
 
 def copies(shape: Shape, setup: Setup) -> float:
-    """Bytes of float32 weights' copies in 2 bytes, which autocast's products keep for the backward."""
+    """Bytes of weights' copies that are kept for the backward: of float32 weights in the 2 bytes in which autocast
+    multiplies; with fused LoRA, of the adapter in the base's dtype, B scaled."""
+    if setup.rank is None:
+        return 2.0 * shape.product_weights if setup.autocast and setup.trained_bytes == 4 else 0.0
+    if setup.fuses:
+        return float(
+            shape.layers * setup.stream * sum(_fused_copies(products, setup) for products in fused(shape, setup))
+        )
     if not setup.autocast:
         return 0.0
-    if setup.rank is None:
-        return 2.0 * shape.product_weights if setup.trained_bytes == 4 else 0.0
-    frozen = 2.0 * shape.product_weights if setup.base == "float32" else 0.0
-    return frozen + 2.0 * shape.adapter_weights(setup.rank, setup.targets)
+    adapter = shape.adapter_weights(setup.rank, setup.targets)
+    return 2.0 * (adapter + (shape.product_weights if setup.base == "float32" else 0))
+
+
+def _fused_copies(products: tuple[Product, ...], setup: Setup) -> int:
+    """Numbers in the copies of the adapters of products in one: A one below the other, B along a diagonal."""
+    rank = len(products) * setup.rank
+    is_copied = len(products) > 1 or setup.stream != 4
+    return rank * (products[0].inputs * is_copied + sum(product.outputs for product in products))

@@ -41,10 +41,14 @@ def _changes(now: Setup):
         yield keys, "a little time", {"micro_batch": split[0], "accumulation": split[1]}
     if now.checkpointing == "off":
         yield "gradient_checkpointing: true", "time: the forward twice", {"checkpointing": "all"}
+    if not (now.compiled or now.on_cpu or now.sharded):
+        yield "compile_layers: true", "20 s and more to compile, then less time", {"compiled": True}
     if now.length >= 2 * SHORTEST:
         yield f"max_length: {now.length // 2}", "longer examples are dropped or cut", {"length": now.length // 2}
     if now.rank is None:
         yield "use_peft: true", "an adapter learns in place of all weights", {"rank": 16}
+    elif now.dequantized:
+        yield "dequantize_base: false", "time", {"base": "nf4", "dequantized": False}
     elif not now.quantized:
         four_bits = {"base": "nf4", "nested": True}
         yield "load_in_4bit: true, use_bnb_nested_quant: true", "time, some accuracy of the base", four_bits

@@ -1,7 +1,10 @@
 """What a training holds in memory at its highest, itemized in bytes.
 
 Three moments can be the highest: where the backward begins (all activations are there), where it ends (all gradients
-are), and the optimizer's step. :func:`plan` itemizes each and keeps the highest. All figures are of one device.
+are), and the optimizer's step. Where forward and backward are captured as graphs, that is a moment of its own, before
+the first step; the graphs' memory is then nobody else's, though PyTorch does not count it as allocated any more. Where
+a 4-bit base is dequantized, there is a moment when it is held twice. :func:`plan` itemizes each and keeps the highest.
+All figures are of one device.
 """
 
 from dataclasses import dataclass
@@ -10,6 +13,8 @@ from trainers.planning import activations
 from trainers.planning.setup import Setup
 from trainers.planning.shape import Shape
 
+CHUNK = 2048
+"""Tokens whose logits our own head computes at a time (:data:`trainers.acceleration.loss.CHUNK`)."""
 NF4_BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a constant, and constants that share one of their own (Dettmers et al. 2023, arXiv:2305.14314)."""
 INT8_OPTIMIZER_BLOCK = 256
@@ -18,10 +23,11 @@ HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768
 """The tile in which TRL's fused head computes logits (``trl.kernels.chunked_logprob``, ``trl.trainer.utils``)."""
 CPU_TILE = 28
 """Bytes a logit that the tile's gradient takes in torch's own operations, where there is no Triton."""
+CPU_CHUNK = 21
+"""Bytes a logit that a chunk of our own head takes beside the logits, where it is not compiled: five values in float32
+and a truth value (:func:`trainers.acceleration.loss._plain_chunk`)."""
 CUBLAS_WORKSPACES = 2 * 32 * 2**20
 """Of the forward's and the backward's thread, as PyTorch allocates them on Hopper; 8 MiB each on older GPUs."""
-FINITE = 7
-"""Bytes a number of the largest gradient while it is seen to be finite: its absolute value and three truth values."""
 CONTEXT = 0.5e9
 """CUDA's context and the loaded kernels, outside PyTorch's allocator: a usual size, not told by any interface."""
 SLACK = 0.05
@@ -36,7 +42,8 @@ class Plan:
     """Memory of one device at its highest.
 
     Attributes:
-        items: name -> bytes, at that moment, the largest first; they add up to ``allocated``.
+        items: name -> bytes, at that moment, the largest first; they add up to ``allocated``, but where graphs are
+            captured to what is held for good.
         moment: which of the moments it is.
         allocated: what ``torch.cuda.max_memory_allocated`` will tell (of a CPU: what the training adds to the process).
         shown: what ``nvidia-smi`` will show, the CUDA context included (of a CPU: of the whole process).
@@ -50,25 +57,31 @@ class Plan:
 
 def plan(shape: Shape, setup: Setup) -> Plan:
     """The memory that ``setup`` needs to train a model of ``shape``."""
+    lasting = _lasting(shape, setup)
     moments = {
-        "where the backward begins": _backward_begins(shape, setup),
-        "where the backward ends": _backward_ends(shape, setup),
-        "in the optimizer's step": _step(shape, setup),
+        "where the backward begins": lasting | _backward_begins(shape, setup),
+        "where the backward ends": lasting | _backward_ends(shape, setup),
+        "in the optimizer's step": lasting | _step(shape, setup),
+        "where the base is dequantized": _dequantizing(shape, setup),
     }
     moment = max(moments, key=lambda name: sum(moments[name].values()))
-    items = _lasting(shape, setup) | moments[moment]
-    allocated = sum(items.values())
-    ordered = {name: size for name, size in sorted(items.items(), key=lambda item: -item[1]) if size}
-    around = PROCESS + CPU_SLACK * allocated if setup.on_cpu else CONTEXT + SLACK * allocated
-    return Plan(ordered, moment, allocated, allocated + around)
+    items = {name: size for name, size in sorted(moments[moment].items(), key=lambda item: -item[1]) if size}
+    held = sum(items.values())
+    allocated = sum(_capturing(shape, setup).values()) if setup.captures else held
+    around = PROCESS + CPU_SLACK * held if setup.on_cpu else CONTEXT + SLACK * held
+    return Plan(items, moment, allocated, held + around)
 
 
 def product_bytes(setup: Setup) -> float:
     """Bytes of one weight of the layers' products, its share of quantization constants included."""
     if setup.base == "nf4":
-        constants = (1 + 4 / NESTED_BLOCK) / NF4_BLOCK if setup.nested else 4 / NF4_BLOCK
-        return 0.5 + constants
+        return nf4_bytes(setup.nested)
     return {"int8": 1.0, "float32": 4.0}.get(setup.base, 2.0)
+
+
+def nf4_bytes(nested: bool) -> float:
+    """Bytes of one weight in NF4, its share of quantization constants included."""
+    return 0.5 + ((1 + 4 / NESTED_BLOCK) / NF4_BLOCK if nested else 4 / NF4_BLOCK)
 
 
 def trained(shape: Shape, setup: Setup) -> int:
@@ -88,21 +101,40 @@ def moment_bytes(setup: Setup) -> float:
     return moments * (1 + 4 / INT8_OPTIMIZER_BLOCK if "8bit" in name else setup.trained_bytes)
 
 
-def _lasting(shape: Shape, setup: Setup) -> dict[str, float]:
-    """What is there from the first step to the last."""
+def _base(shape: Shape, setup: Setup) -> dict[str, float]:
+    """The model as it is loaded."""
     share = setup.gpus if setup.sharded else 1
-    learn = trained(shape, setup)
-    kept_apart = {} if setup.rank is None else {"adapter": setup.trained_bytes * learn / share}
     return {
         f"weights of the layers ({setup.base})": product_bytes(setup) * shape.product_weights / share,
         "embeddings and head": setup.stream * shape.embedding_weights / share,
         "norms and biases": setup.stream * shape.small_weights / share,
-        **kept_apart,
+    }
+
+
+def _lasting(shape: Shape, setup: Setup) -> dict[str, float]:
+    """What is there from the first step to the last."""
+    share = setup.gpus if setup.sharded else 1
+    learn = trained(shape, setup)
+    return _base(shape, setup) | {
+        "adapter": 0 if setup.rank is None else setup.trained_bytes * learn / share,
         "optimizer": moment_bytes(setup) * learn / share,
         "gathered weights (FSDP)": _gathered(shape, setup),
         "buckets of gradients (DDP)": _ddp_buckets(shape, setup),
         "cuBLAS workspaces": 0 if setup.on_cpu else CUBLAS_WORKSPACES,
     }
+
+
+def _dequantizing(shape: Shape, setup: Setup) -> dict[str, float]:
+    """A base in 4 bits and dequantized: the first is let go of once all of the second is there."""
+    if not setup.dequantized:
+        return {}
+    return _base(shape, setup) | {"weights of the layers (nf4)": nf4_bytes(setup.nested) * shape.product_weights}
+
+
+def _capturing(shape: Shape, setup: Setup) -> dict[str, float]:
+    """The rehearsals before forward and backward of the layers are captured: no loss and no optimizer yet."""
+    lasting = _lasting(shape, setup) | {"optimizer": 0}
+    return lasting | _kept(shape, setup) | _layer_at_work(shape, setup)
 
 
 def _gradients(shape: Shape, setup: Setup) -> float:
@@ -135,18 +167,22 @@ def _backward_begins(shape: Shape, setup: Setup) -> dict[str, float]:
 
 
 def _backward_ends(shape: Shape, setup: Setup) -> dict[str, float]:
-    """All gradients, and the first layer at work, where autograd has let go of the others."""
-    work = _layer_at_work(shape, setup)
+    """All gradients, and the first layer at work, where autograd has let go of the others; or, after it, the gradient
+    that embeddings have as such, before it is added to the one that they have as the head."""
     one = activations.layer(shape, setup) if setup.checkpointing == "off" else 0
-    return {"gradients": _gradients(shape, setup), "activations of the layers": one, **work}
+    first = {"activations of the layers": one, **_layer_at_work(shape, setup)}
+    learns_twice = setup.rank is None and shape.tied
+    again = setup.trained_bytes * shape.embedding_weights / (setup.gpus if setup.sharded else 1)
+    return {"gradients": _gradients(shape, setup)} | _larger(
+        first, {"second gradient of the embeddings": again if learns_twice else 0}
+    )
 
 
 def _step(shape: Shape, setup: Setup) -> dict[str, float]:
-    """Gradients, and the copies that are made of them: to see that they are finite, and by an unfused optimizer."""
+    """Gradients, and the copies that an unfused optimizer makes of them."""
     learn = trained(shape, setup) / (setup.gpus if setup.sharded else 1)
-    largest = FINITE * shape.vocabulary * shape.hidden if setup.rank is None else 0
     unfused = learn * setup.trained_bytes if setup.optim in ("adamw_torch", "adamw_hf") else 0
-    return {"gradients": _gradients(shape, setup), "copies in the step": max(unfused, largest)}
+    return {"gradients": _gradients(shape, setup), "copies in the step": unfused}
 
 
 def _larger(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
@@ -195,13 +231,24 @@ def _layer_at_work(shape: Shape, setup: Setup) -> dict[str, float]:
 
 
 def loss_head(shape: Shape, setup: Setup) -> dict[str, float]:
-    """TRL's fused head: logits of 4,096 tokens and 32,768 words at a time, the gradients of what goes in in float32.
+    """What the loss takes: by our own head where it is frozen, by TRL's where it learns."""
+    head = _learning_head(shape, setup) if setup.rank is None else _frozen_head(shape, setup)
+    return {"loss head": head + setup.tokens * shape.hidden * setup.stream}  # and the last hidden states
 
-    Where the head's weights learn, their gradient is summed in float32 beside the one that is kept.
-    """
+
+def _frozen_head(shape: Shape, setup: Setup) -> float:
+    """:mod:`trainers.acceleration.loss`: a chunk's logits and their gradient, which have one dtype; the hidden states
+    of the labelled tokens, and their gradient."""
+    tokens = setup.labelled * setup.tokens
+    a_logit = setup.computed + CPU_CHUNK if setup.on_cpu else 2 * setup.computed
+    return min(tokens, CHUNK) * shape.vocabulary * a_logit + tokens * shape.hidden * 2 * setup.stream
+
+
+def _learning_head(shape: Shape, setup: Setup) -> float:
+    """TRL's fused head: logits of 4,096 tokens and 32,768 words at a time, the gradients of what goes in in float32,
+    and that of its weights, summed beside the one that is kept."""
     tokens = setup.labelled * setup.tokens
     rows, columns = min(tokens, HEAD_TOKENS), min(shape.vocabulary, HEAD_COLUMNS)
     tile = rows * (setup.computed * HEAD_COLUMNS + (CPU_TILE * columns if setup.on_cpu else 0))
-    values = tokens * shape.hidden * (2 * setup.stream + 4) + setup.tokens * shape.hidden * setup.stream
-    weights = shape.vocabulary * shape.hidden * (4 + setup.stream * (setup.stream != 4)) if setup.rank is None else 0
-    return {"loss head": tile + values + weights}
+    weights = shape.vocabulary * shape.hidden * (4 + setup.stream * (setup.stream != 4))
+    return tile + tokens * shape.hidden * (2 * setup.stream + 4) + weights

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from medtasks.errors import InputError
+from trainers import acceleration
 
 DEFAULTS = {
     "dtype": "float32",
@@ -23,9 +24,12 @@ DEFAULTS = {
     "bf16": None,
     "fp16": False,
     "packing": False,
-    "padding_free": False,
+    "fused": True,
+    "dequantize_base": False,
+    "compile_layers": None,
+    "cuda_graph": None,
 }
-"""What TRL takes for the keys that count where a recipe does not have them."""
+"""What the keys that count have where a recipe does not have them."""
 LETTER_LABELS = 0.05
 """Share of tokens that are labelled at most where a letter is the answer: the letter and the end, of 40 and more."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
@@ -42,6 +46,7 @@ class Setup:
         accumulation: forward passes before a step.
         base: what the products' weights are kept in: ``nf4``, ``int8``, ``bfloat16``, ``float16`` or ``float32``.
         nested: whether NF4's constants are quantized too (double quantization).
+        dequantized: whether the products' weights were NF4 and are held in ``base``.
         stream: bytes of a number between the layers, and of a weight of embeddings, head and norms.
         autocast: whether products are computed in 2 bytes whatever their inputs have.
         rank: of the LoRA adapter; None trains all weights.
@@ -51,8 +56,12 @@ class Setup:
         every: checkpointing of every n-th layer alone.
         optim: the optimizer, by transformers' name.
         labelled: share of the tokens that the loss is computed for.
-        masked: whether attention gets a whole mask, as it does for several documents in one row.
+        attention: ``attn_implementation``; None is variable-length attention (:mod:`trainers.acceleration.attention`)
+            on a GPU, and SDPA on a CPU.
+        packed: whether a row may hold several documents.
+        fused: whether LoRA may be computed in one operation with its map (:mod:`trainers.acceleration.lora`).
         compiled: whether torch.compile has fused the layers.
+        graphed: whether compiled layers may be captured as CUDA graphs (:mod:`trainers.acceleration.graphs`).
         gpus: devices that train together.
         sharded: whether weights, gradients and moments are divided among them (FSDP), or each has all (DDP).
         on_cpu: whether the CPU trains.
@@ -63,6 +72,7 @@ class Setup:
     accumulation: int = 1
     base: str = "bfloat16"
     nested: bool = False
+    dequantized: bool = False
     stream: int = 2
     autocast: bool = True
     rank: int | None = 16
@@ -72,8 +82,11 @@ class Setup:
     every: int = 1
     optim: str = "adamw_torch_fused"
     labelled: float = 1.0
-    masked: bool = False
+    attention: str | None = None
+    packed: bool = True
+    fused: bool = True
     compiled: bool = False
+    graphed: bool = True
     gpus: int = 1
     sharded: bool = False
     on_cpu: bool = False
@@ -84,9 +97,26 @@ class Setup:
         return self.micro_batch * self.length
 
     @property
+    def masked(self) -> bool:
+        """Whether documents that stand side by side are kept apart by a whole mask, as SDPA needs it."""
+        kind = self.attention or ("sdpa" if self.on_cpu else acceleration.attention.NAME)
+        return kind == "sdpa" and (self.packed or self.micro_batch > 1)
+
+    @property
     def quantized(self) -> bool:
         """Whether the products' weights are in 4 or 8 bits."""
         return self.base in ("nf4", "int8")
+
+    @property
+    def fuses(self) -> bool:
+        """Whether LoRA and its map are one operation: over plain weights, without dropout."""
+        return self.fused and bool(self.rank) and not (self.dropout or self.quantized or self.sharded)
+
+    @property
+    def captures(self) -> bool:
+        """Whether forward and backward of the layers are captured once and replayed."""
+        recomputes = self.dropout or self.checkpointing != "off"
+        return self.graphed and self.compiled and not (recomputes or self.gpus > 1 or self.on_cpu)
 
     @property
     def computed(self) -> int:
@@ -97,10 +127,9 @@ class Setup:
     def trained_bytes(self) -> int:
         """Bytes of a weight that learns, of its gradient, and of each of its moments.
 
-        Adapters learn in float32 (:func:`trainers.adapter.train_in_float32`), except under FSDP, which shards one
-        dtype; a model that learns whole does so in its own ``dtype``.
+        Adapters learn in float32 (:func:`trainers.adapter.train_in_float32`), a model that learns whole in its dtype.
         """
-        return self.stream if self.sharded or self.rank is None else 4
+        return self.stream if self.rank is None else 4
 
     @property
     def precision(self) -> str:
@@ -108,8 +137,14 @@ class Setup:
         return self.base if self.rank else f"full {self.base}"
 
 
-def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = False) -> Setup:
-    """The setup that a recipe's settings describe; where keys are missing, TRL's :data:`DEFAULTS` count.
+def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = False, tokens: int | None = None) -> Setup:
+    """The setup that a recipe's settings describe; where keys are missing, the :data:`DEFAULTS` count.
+
+    A model that learns whole is held in float32 (:func:`trainers.adapter.check_base`), whatever ``dtype`` says.
+
+    Args:
+        tokens: of the whole run, by which a GPU decides whether to compile where the recipe does not; None: it does
+            not, which takes the more memory.
 
     Raises:
         InputError: settings that cannot be planned.
@@ -118,13 +153,9 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
     dtype = str(settings["dtype"]).removeprefix("torch.")
     if dtype not in BYTES:
         raise InputError(f"dtype: '{dtype}' is none of {', '.join(DTYPES)}")
-    base = "bfloat16" if dtype == "auto" else dtype
-    if settings["load_in_4bit"]:
-        base = "nf4"
-    elif settings["load_in_8bit"]:
-        base = "int8"
-    if base in ("nf4", "int8") and not settings["use_peft"]:
+    if (settings["load_in_4bit"] or settings["load_in_8bit"]) and not settings["use_peft"]:
         raise InputError("a base in 4 or 8 bits cannot learn itself; say 'use_peft: true', or take load_in_4bit out")
+    dtype = dtype if settings["use_peft"] else "float32"
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r"):
         if not isinstance(settings[key], int) or settings[key] < 1:
             raise InputError(f"{key}: {settings[key]} is no number from 1 on")
@@ -134,8 +165,9 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
         micro_batch=settings["per_device_train_batch_size"],
         length=settings["max_length"],
         accumulation=settings["gradient_accumulation_steps"],
-        base=base,
+        base=_base(settings, dtype),
         nested=bool(settings["use_bnb_nested_quant"]),
+        dequantized=bool(settings["load_in_4bit"] and settings["dequantize_base"]),
         stream=BYTES[dtype],
         autocast=fp16 or (bf16 if bf16 is not None else not fp16),
         rank=settings["lora_r"] if settings["use_peft"] else None,
@@ -145,12 +177,31 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
         every=every,
         optim=str(getattr(settings["optim"], "value", settings["optim"])),
         labelled=LETTER_LABELS if settings.get("answer_style") == "letter" else 1.0,
-        masked=_is_masked(settings),
-        compiled=bool(settings.get("torch_compile")),
+        attention=_attention(settings),
+        packed=bool(settings["packing"]),
+        fused=bool(settings["fused"]),
+        compiled=_compiles(settings, tokens, is_plain_gpu=not on_cpu and not sharded),
+        graphed=settings["cuda_graph"] is not False,
         gpus=gpus,
         sharded=sharded,
         on_cpu=on_cpu,
     )
+
+
+def _base(settings: dict, dtype: str) -> str:
+    """What the weights of the products are held in."""
+    if settings["load_in_4bit"] and not settings["dequantize_base"]:
+        return "nf4"
+    if settings["load_in_8bit"]:
+        return "int8"
+    return "bfloat16" if dtype == "auto" else dtype
+
+
+def _compiles(settings: dict, tokens: int | None, is_plain_gpu: bool) -> bool:
+    """Whether layers are compiled: as the recipe says, or where it pays (:func:`trainers.acceleration.decide`)."""
+    if settings["compile_layers"] is not None:
+        return bool(settings["compile_layers"])
+    return is_plain_gpu and (tokens or 0) >= acceleration.COMPILES_FROM
 
 
 def _targets(targets) -> str | tuple[str, ...]:
@@ -174,11 +225,10 @@ def _checkpointing(settings: dict) -> tuple[str, int]:
     return kind, int(how.get("every_n_layers", 1))
 
 
-def _is_masked(settings: dict) -> bool:
-    """Whether documents that share a row are kept apart by a mask: by SDPA, but not by flash or flex attention."""
-    attention = str(settings["attn_implementation"] or "sdpa")
-    if attention == "eager":
+def _attention(settings: dict) -> str | None:
+    kind = settings["attn_implementation"]
+    if kind == "eager":
         raise InputError(
             "attn_implementation: eager keeps every score and is not planned; take the key out, or say sdpa"
         )
-    return bool(settings["packing"] or settings["padding_free"]) and attention == "sdpa"
+    return kind
