@@ -107,6 +107,8 @@ def _obstacle_to_capture(args, training, model, *, on_gpu: bool, compiles: bool,
         return "several GPUs speak with each other in between"
     if model.lora_dropout:
         return "lora_dropout draws other numbers each time"
+    if training.neftune_noise_alpha is not None:
+        return "neftune_noise_alpha draws other numbers each time"
     if training.gradient_checkpointing:
         return "gradient_checkpointing computes activations again"
     return None if compiles else "layers are not compiled (compile_layers)"
