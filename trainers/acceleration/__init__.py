@@ -134,7 +134,7 @@ def apply(chosen: Acceleration, trainer) -> None:
             layer.compile(dynamic=False if chosen.tokens else None)
     graphed = None
     if chosen.captures:
-        dtype = torch.bfloat16 if training.bf16 else torch.float16
+        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
         graphed = graphs.GraphedBackbone(causal.base_model, dtype, training.gradient_accumulation_steps > 1)
     if loss.has_plain_head(causal) and _has_plain_loss(trainer):
         loss.add_head(causal, graphed)
