@@ -7,6 +7,10 @@ same adapter (r 16, alpha 32, all linear maps), AdamW, learning rate 2e-4 and se
 after the other, over and over (--repeats). `plain` is TRL as it comes: NF4 with double quantization, bf16, no
 checkpointing, its fused head. Time is that of the steps after the first ten, without waiting in between; memory is
 torch's peak of what was allocated, and of what was reserved, which counts captured graphs too.
+
+Measured (figures/train_h100.json): Qwen2.5-Coder-1.5B-Instruct on textbooks, one run of 40 steps a side, one H100 80GB,
+torch 2.11, transformers 5.17, TRL 1.16, PEFT 0.21. `plain` 24,446 tokens a second, `ours` 57,084 (2.34 times), `ours,
+4-bit weights` 52,004 (2.13 times). The aim of 2.5 is not reached yet, and one run tells nothing of how runs differ.
 """
 
 import argparse
