@@ -156,16 +156,16 @@ class Collator:
             labels += [IGNORED] * filling
             lengths += [len(part) for part in chunks(range(filling), self.max_length)]
         bounds = list(accumulate(lengths, initial=0))
-        for start in bounds[:-1]:
-            labels[start] = IGNORED  # the first token of a document has nothing before it
-        bounds += [bounds[-1]] * (self.documents + 1 - len(bounds))
-        shifted = torch.tensor([*labels[1:], IGNORED])
-        boundaries = torch.tensor(bounds, dtype=torch.int32)
+        starts = torch.tensor(bounds[:-1])
+        labels = torch.tensor(labels)
+        labels[starts] = IGNORED  # the first token of a document has nothing before it
+        shifted = torch.cat([labels[1:], labels.new_tensor([IGNORED])])
+        boundaries = torch.tensor(bounds + [bounds[-1]] * (self.documents + 1 - len(bounds)), dtype=torch.int32)
         longest = max(self.max_length, *lengths)  # held-out documents may be longer
         return {
             "input_ids": torch.tensor([ids]),
-            "position_ids": torch.tensor([[position for length in lengths for position in range(length)]]),
-            "labels": torch.tensor([labels]),
+            "position_ids": (torch.arange(len(ids)) - starts.repeat_interleave(torch.tensor(lengths)))[None],
+            "labels": labels[None],
             "shift_labels": shifted[None],
             "scored": (shifted != IGNORED).nonzero().flatten(),
             "cu_seq_lens_q": boundaries,
