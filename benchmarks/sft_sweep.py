@@ -84,7 +84,7 @@ TRIED = {
         "learning_rate": 1e-5,
     },
 }
-SCALES = (0.7,)
+SCALES = (0.5, 0.7)
 """Parts of the adapter that are tried too (interpolation with the base, Wortsman et al. 2022, arXiv:2109.01903)."""
 TOKENS = 16_384
 """Of a batch of development questions."""
@@ -137,7 +137,7 @@ def tried(args, variant: dict | None, dev: dict, folder: Path) -> dict:
 
     from trainers import sft, stage
 
-    recipe = BASE | (variant or {"max_steps": 1})
+    recipe = BASE | ({"max_steps": 1} if variant is None else variant)
     here = {name: str(folder / f"{name}.jsonl") for name in ("medmcqa", "pubmedqa")}
     recipe["sources"] = [here.get(s, str(args.data / s) if s in EXAMS else s) for s in recipe["sources"]]
     recipe |= {"model_name_or_path": args.model, "output_dir": str(folder / "run")}

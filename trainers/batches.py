@@ -104,7 +104,7 @@ def pack(
     while len(rows) < most_rows if most_rows else done < epochs:
         number = int(done)
         new = _epoch(encode(epoch(number), tokenizer), random.Random(f"{seed} {number}"), max_length, strategy)
-        wanted = most_rows - len(rows) if most_rows else math.ceil(len(new) * (epochs - number))
+        wanted = most_rows - len(rows) if most_rows else math.ceil(round(len(new) * (epochs - number), 6))
         rows += new[:wanted]
         ends.append(len(rows))
         done += min(1.0, wanted / len(new) if most_rows else epochs - number)

@@ -88,6 +88,8 @@ def _check(path: Path, join: str, cpt: stage.Stage, sft: stage.Stage) -> None:
             raise InputError(f"{path}: {key} is {values[0]} in cpt and {values[1]} in sft; {what}")
     if one_adapter and sft.run.full_finetuning:
         raise InputError(f"{path}: sft trains all weights and cpt an adapter; say 'join: merge'")
+    if cpt.run.adapter_scale != 1:
+        raise InputError(f"{path}: adapter_scale {cpt.run.adapter_scale} in cpt; say it in the recipe of sft alone")
     if sft.run.adapter:
         raise InputError(f"{path}: adapter: SFT goes on from what CPT made; take the key out")
 

@@ -50,6 +50,13 @@ class RunArguments:
         default=False,
         metadata={"help": "Train all weights instead of an adapter (with `use_peft: false`); leaves model/."},
     )
+    adapter_scale: float = field(
+        default=1.0,
+        metadata={
+            "help": "The part of the adapter's effect that is kept: below 1 it lies between the base and what was "
+            "learned (WiSE-FT)."
+        },
+    )
     merge: bool = field(default=False, metadata={"help": "Also write base + adapter as a plain model to merged/."})
     max_grad_spike: float = field(
         default=0.0,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files, sources
 from medtasks.errors import InputError
-from trainers import acceleration, adapter, batches, data, guards, merge, processes, run_folder, trackers
+from trainers import acceleration, adapter, batches, data, guards, merge, noise, processes, run_folder, trackers
 from trainers.acceleration import AccelerationArguments
 from trainers.data import Examples
 from trainers.planning import retry
@@ -85,6 +85,10 @@ def settle(training, model, run: RunArguments) -> Path:
     if run.full_finetuning and (run.adapter or run.merge):
         key = "adapter" if run.adapter else "merge"
         raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
+    if run.adapter_scale != 1 and (run.full_finetuning or model.use_dora or not 0 < run.adapter_scale < math.inf):
+        raise InputError(
+            f"adapter_scale {run.adapter_scale}: it is above 0, and for LoRA alone (neither DoRA nor full fine-tuning)"
+        )
     out = Path(training.output_dir)
     trackers.settle(training, out)
     training.output_dir = str(out / run_folder.CHECKPOINTS)
@@ -217,6 +221,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
         model = adapter.continue_adapter(model, stage.run.adapter)
     arguments = copy.copy(training)
     arguments.num_train_epochs, arguments.packing, arguments.max_length = 1, False, None
+    arguments.neftune_noise_alpha = None  # ours knows documents from rows
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     arguments.accelerator_config = copy.copy(training.accelerator_config)
     arguments.accelerator_config.non_blocking = training.device.type == "cuda"  # of pinned memory
@@ -239,6 +244,8 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
         )
     except ValueError as error:
         raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
+    if training.neftune_noise_alpha is not None:
+        trainer.on_documents = noise.add(trainer.model, training.neftune_noise_alpha)
     trackers.keep(trainer, stage.out)
     adapter.train_in_float32(trainer.model)
     processes.gather_as_stored(trainer)
@@ -290,6 +297,8 @@ def _publish(stage: Stage, run: dict) -> None:
         adapter.publish_model(checkpoint, stage.learned, base, revision, about)
     else:
         adapter.publish(checkpoint, stage.learned, about)
+        if stage.run.adapter_scale != 1:
+            adapter.scale(stage.learned, stage.learned, stage.run.adapter_scale)
     evaluations = report.eval_history(state["log_history"])
     report.write_loss(history, evaluations, out, f"{stage.name}: {Path(stage.model.model_name_or_path).name}")
     _merge_if_asked(stage)

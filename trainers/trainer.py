@@ -18,9 +18,13 @@ class Trainer(SFTTrainer):
     Args:
         guard: sees the losses and the gradient norm of every step.
         epochs: what one pass over the data counts as.
+
+    Attributes:
+        on_documents: called with the boundaries of documents before each micro-batch that is learned from.
     """
 
     def __init__(self, *args, guard: "Guard", epochs: float = 1.0, **keywords):
+        self.on_documents = None
         self._hits: list[tuple[torch.Tensor, int]] = []
         self.has_own_head = False
         self.guard, self.epochs = guard, epochs
@@ -31,6 +35,8 @@ class Trainer(SFTTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Forward and backward of a micro-batch; its examples and loss are noted."""
+        if self.on_documents is not None:
+            self.on_documents(inputs["cu_seq_lens_q"])
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.guard.add(inputs["examples"], loss)
         return loss

@@ -18,6 +18,7 @@ def losses(out) -> list[float]:
 
 def decide(on_gpu=True, shards=False, rows=2, tokens=acceleration.COMPILES_FROM, asked=None, model=None, training=None):
     usual = {"world_size": 1, "gradient_checkpointing": False, "per_device_train_batch_size": rows}
+    usual |= {"neftune_noise_alpha": None}
     device = SimpleNamespace(type="cuda" if on_gpu else "cpu")
     parts = [{"input_ids": range(100), "seq_lengths": [60, 40]}, {"input_ids": range(tokens - 100), "seq_lengths": [1]}]
     model = {"load_in_4bit": True, "attn_implementation": None, "lora_dropout": 0.0} | (model or {})
@@ -73,6 +74,10 @@ def test_the_attention_that_a_recipe_names_is_taken():
         ({"asked": {"cuda_graph": True}, "training": {"world_size": 2}}, "cuda_graph: several GPUs speak"),
         ({"asked": {"cuda_graph": True}, "shards": True}, "cuda_graph: several GPUs speak"),
         ({"asked": {"cuda_graph": True}, "model": {"lora_dropout": 0.1}}, "cuda_graph: lora_dropout draws"),
+        (
+            {"asked": {"cuda_graph": True}, "training": {"neftune_noise_alpha": 5.0}},
+            "cuda_graph: neftune_noise_alpha draws",
+        ),
         (
             {"asked": {"cuda_graph": True}, "training": {"gradient_checkpointing": True}},
             "cuda_graph: gradient_checkpointing computes",

@@ -33,7 +33,7 @@ def test_packed_attention_is_the_model_s_own_within_each_document(monkeypatch, b
     if name == "Qwen2":
         settings = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     monkeypatch.setattr(varlen, "varlen_attn", by_document)
-    monkeypatch.setattr(attention, "_key_sharing", lambda device: {"enable_gqa": True})
+    monkeypatch.setattr(attention, "_shared_keys", {None: {"enable_gqa": True}})
     attention.register()
     if name == "Gemma3Text":
         settings["layer_types"] = ["sliding_attention", "full_attention"]
@@ -66,16 +66,16 @@ def test_packed_attention_is_the_model_s_own_within_each_document(monkeypatch, b
     torch.testing.assert_close(packed[: sum(lengths)], torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
-def test_without_bounds_of_documents_attention_is_the_usual(base):
+def test_one_text_alone_gets_the_usual_attention_and_a_padded_batch_none(base):
     from transformers import AutoModelForCausalLM
 
     attention.register()
     ids = torch.arange(5, 45).view(2, 20)
+    models = [AutoModelForCausalLM.from_pretrained(base, attn_implementation=name) for name in (attention.NAME, "sdpa")]
     with torch.no_grad():
-        found, expected = (
-            AutoModelForCausalLM.from_pretrained(base, attn_implementation=name)(ids).logits
-            for name in (attention.NAME, "sdpa")
-        )
+        found, expected = (model(ids[:1]).logits for model in models)
+        with pytest.raises(InputError, match="a padded batch"):
+            models[0](ids)
     torch.testing.assert_close(found, expected)
 
 

@@ -139,7 +139,7 @@ def test_rows_are_packed_tightly():
     assert max(len(row["seq_lengths"]) for row in packed.rows) == packed.most_documents(1)
 
 
-@pytest.mark.parametrize(("epochs", "rows"), [(0.3, 3), (1.0, 10), (1.5, 15), (2.25, 23)])
+@pytest.mark.parametrize(("epochs", "rows"), [(0.3, 3), (1.0, 10), (1.1, 11), (1.5, 15), (2.25, 23)])
 def test_a_part_of_an_epoch_is_a_part_of_its_rows(epochs, rows):
     packed = batches.pack(numbers, Words(), epochs=epochs, seed=0)
     assert len(packed.rows) == rows and packed.epochs == epochs

@@ -136,6 +136,24 @@ def test_a_scaled_adapter_is_an_adapter(trained, base, tmp_path):
     assert json.loads((twice / models.ADAPTER_CARD).read_text())["scale"] == 0.125
 
 
+def test_a_recipe_keeps_a_part_of_what_it_learned(recipe_file, tmp_path):
+    kept = {}
+    for factor in (1.0, 0.5):
+        out = tmp_path / f"out{factor}"
+        sft.main(["--config", recipe_file(adapter_scale=factor, output_dir=str(out))])
+        kept[factor] = weights(out / "adapter")
+        card = json.loads((out / "adapter" / "medadapt.json").read_text())
+        assert card.get("scale", 1.0) == factor
+    for name, weight in kept[1.0].items():
+        torch.testing.assert_close(kept[0.5][name], weight * (0.5 if "lora_B" in name else 1.0))
+
+
+@pytest.mark.parametrize("settings", [{"adapter_scale": 0}, {"adapter_scale": 0.5, "use_dora": True}])
+def test_a_part_that_cannot_be_kept_is_refused_before_training(recipe_file, settings):
+    with pytest.raises(InputError, match="adapter_scale"):
+        sft.prepare(["--config", recipe_file(**settings)])
+
+
 def test_what_cannot_be_scaled_is_refused(trained, tmp_path):
     source = trained(use_dora=True)
     with pytest.raises(InputError, match="magnitude.*none of LoRA's two matrices"):

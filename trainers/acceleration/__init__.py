@@ -107,6 +107,8 @@ def _obstacle_to_capture(args, training, model, *, on_gpu: bool, compiles: bool,
         return "several GPUs speak with each other in between"
     if model.lora_dropout:
         return "lora_dropout draws other numbers each time"
+    if training.neftune_noise_alpha is not None:
+        return "neftune_noise_alpha draws other numbers each time"
     if training.gradient_checkpointing:
         return "gradient_checkpointing computes activations again"
     return None if compiles else "layers are not compiled (compile_layers)"
@@ -132,7 +134,7 @@ def apply(chosen: Acceleration, trainer) -> None:
             layer.compile(dynamic=False if chosen.tokens else None)
     graphed = None
     if chosen.captures:
-        dtype = torch.bfloat16 if training.bf16 else torch.float16
+        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
         graphed = graphs.GraphedBackbone(causal.base_model, dtype, training.gradient_accumulation_steps > 1)
     if loss.has_plain_head(causal) and _has_plain_loss(trainer):
         loss.add_head(causal, graphed)

@@ -11,9 +11,13 @@ class GraphedBackbone:
 
     Gradients of the trainable parameters arrive in the graph's own memory, which the next replay overwrites, so they
     are copied out of it where they are accumulated.
+
+    Args:
+        dtype: of products under autocast; None for none.
+        accumulates: whether a step has several micro-batches.
     """
 
-    def __init__(self, backbone: torch.nn.Module, dtype: torch.dtype, accumulates: bool):
+    def __init__(self, backbone: torch.nn.Module, dtype: torch.dtype | None, accumulates: bool):
         self.backbone, self.dtype, self.accumulates = backbone, dtype, accumulates
         self._replay = None
 
@@ -26,7 +30,7 @@ class GraphedBackbone:
     def _capture(self, input_ids, position_ids, boundaries, max_length: int) -> None:
         static = _Static(self.backbone, max_length).train()
         inputs = tuple(tensor.clone() for tensor in (input_ids, position_ids, boundaries))
-        with torch.autocast(input_ids.device.type, self.dtype, cache_enabled=False):
+        with torch.autocast("cuda", self.dtype, enabled=self.dtype is not None, cache_enabled=False):
             self._replay = torch.cuda.make_graphed_callables(static, inputs)
         for parameter in self.backbone.parameters():
             if parameter.requires_grad:
