@@ -2,11 +2,13 @@
 
 import re
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from medtasks import cli
+from trainers import recipe
 
 ROOT = Path(__file__).parents[1]
 SUITES = [f"medtasks/{suite}/README.md" for suite in ("medadapt", "medsafe", "mirage", "open_medical_llm", "robust")]
@@ -22,6 +24,7 @@ EXAMPLES = [f"results/examples/{name}/README.md" for name in ("medadapt_medsafe"
         "medtasks/scoring/README.md",
         "results/README.md",
         "results/runs/README.md",
+        "trainers/README.md",
         *SUITES,
         *EXAMPLES,
     ],
@@ -35,6 +38,10 @@ def test_named_files_and_commands_exist(page):
     commands = set(cli.HARNESS) | {entry.name for entry in entry_points(group="medadapt.commands")}
     used = set(re.findall(r"(?m)(?:^ +|`)medadapt ([a-z]+)", text))
     assert used <= commands
+    modules = set(re.findall(r"-m ((?:trainers|medtasks)\.[a-z_.]*[a-z])", text))
+    assert not [module for module in modules if find_spec(module) is None]
+    for name in re.findall(r"(?:--config|trainers\.recipe) ([a-z][\w./]*)", text):
+        assert recipe.find(name).is_file()
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

@@ -2,8 +2,8 @@
 
 Every epoch is prepared on its own (its options are in an order of their own), packed, shuffled, and the epochs stand
 one after the other; so what a step sees is known beforehand, and a resumed run sees the same. Padding would cost time,
-and is not safe: on an H100, torch 2.11 gives a padded batch to a cuDNN kernel whose results are wrong
-(``benchmarks/nan_padding.py``).
+and is not trusted: on an H100, torch 2.11 gives a padded batch to a cuDNN kernel whose results are far from those of
+the other kernels (``benchmarks/nan_padding.py``).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Stop a run whose numbers have gone wrong before they reach the weights, and name the examples that did it."""
+"""Stop a run whose numbers have gone wrong before they reach a checkpoint, and name the examples that did it."""
 
 import math
 import statistics
@@ -22,7 +22,7 @@ NAMED = 8
 
 
 class Guard:
-    """Looks at the losses and the gradient norm of every optimizer step before the optimizer does.
+    """Looks at the losses and the gradient norm of every optimizer step, one step late (:meth:`check`).
 
     Stops where a loss or the norm is not finite, where the first gradient is zero (nothing is learned), and, with
     ``max_grad_spike``, where the norm is that many times the median of the last :data:`WINDOW` steps, counted anew
