@@ -1,10 +1,10 @@
 """Training at the speed of the hardware: what is fused, compiled and captured, and when it pays.
 
-On a GPU with small models the processor that launches kernels is the bottleneck, not the GPU: plain QLoRA of a 1.5B
-model leaves an H100 idle for half of the time. So LoRA is computed in one operation (:mod:`.lora`), the head scores
-labelled tokens alone and differentiates on the way (:mod:`.loss`), layers are compiled (elementwise work in few
-kernels), and forward and backward of all layers are captured once and replayed (:mod:`.graphs`). Each gives what it
-replaces gives, to rounding.
+On a fast GPU with a small model the processor that launches kernels is the bottleneck, not the GPU: compiled but not
+captured, a step of a 1.5B model kept an H100 busy for 152 of 216 ms. So LoRA is computed in one operation
+(:mod:`.lora`), the head scores labelled tokens alone and differentiates on the way (:mod:`.loss`), layers are compiled
+(elementwise work in few kernels), and forward and backward of all layers are captured once and replayed
+(:mod:`.graphs`). Each gives what it replaces gives, to rounding.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """Forward and backward of a model's layers as two CUDA graphs: launched at once, whatever the processor's speed.
 
-A step of a 1.5B model is some five thousand kernels, which a processor takes longer to launch than an H100 to compute.
+A step is thousands of kernels, which a processor may take longer to launch than an H100 to compute.
 """
 
 import torch
