@@ -296,6 +296,9 @@ def alone(call: Call, kernel: str) -> dict:
             figures[f"{name}_not_finite_in_rows_without_keys"] = int(broken[rows].sum())
         scale = theirs[name].abs().max().clamp_min(1e-30)
         error = ((value.float() - theirs[name]).abs() / scale).masked_fill(broken, 0)
+        if name in ("output", "query"):
+            figures[f"{name}_error_in_rows_without_keys"] = float(error[rows].max()) if rows.any() else 0.0
+            error = error[~rows]
         figures[f"{name}_error"] = float(error.max())
     figures["reference_not_finite"] = sum(int((~value.isfinite()).sum()) for value in theirs.values())
     return figures
