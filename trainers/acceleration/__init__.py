@@ -81,7 +81,7 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
     compiles = args.compile_layers
     if compiles is None:
         compiles = on_gpu and packed.tokens >= COMPILES_FROM and not shards
-    obstacle = _obstacle_to_capture(args, training, model, on_gpu=on_gpu, compiles=compiles, shards=shards)
+    obstacle = _obstacle_to_capture(training, model, on_gpu=on_gpu, compiles=compiles, shards=shards)
     if args.cuda_graph and obstacle:
         raise InputError(f"cuda_graph: {obstacle}; take the key out")
     captures = not obstacle if args.cuda_graph is None else args.cuda_graph
@@ -99,7 +99,7 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
     )
 
 
-def _obstacle_to_capture(args, training, model, *, on_gpu: bool, compiles: bool, shards: bool) -> str | None:
+def _obstacle_to_capture(training, model, *, on_gpu: bool, compiles: bool, shards: bool) -> str | None:
     """Why forward and backward cannot be captured, or None."""
     if not on_gpu:
         return "there is no GPU"
