@@ -91,7 +91,8 @@ def pack(
         seed: orders each epoch.
         most_rows: so many rows, in as many epochs as they take, instead of ``epochs``.
         strategy: ``bfd`` or ``bfd_split`` (best fit decreasing, Ding et al. 2024, arXiv:2404.10830, without or with
-            cutting long examples up), or None to pack nothing.
+            cutting long examples up), or None to pack nothing. With ``bfd``, an example that an epoch's order of
+            options makes longer than ``max_length`` is left out of that epoch.
 
     Raises:
         InputError: ``epochs`` is not above 0.
@@ -113,6 +114,8 @@ def pack(
 
 def _epoch(encoded: list[dict], rng: random.Random, max_length: int | None, strategy: str | None) -> list[dict]:
     numbered = [row | {"examples": [number] * len(row["input_ids"])} for number, row in enumerate(encoded)]
+    if strategy == "bfd":  # it would cut off the end, which is the answer
+        numbered = [row for row in numbered if len(row["input_ids"]) <= max_length]
     rng.shuffle(numbered)
     if strategy is None:
         return [row | {"examples": row["examples"][:1], "seq_lengths": [len(row["input_ids"])]} for row in numbered]

@@ -139,6 +139,13 @@ def test_rows_are_packed_tightly():
     assert max(len(row["seq_lengths"]) for row in packed.rows) == packed.most_documents(1)
 
 
+def test_an_example_that_does_not_fit_is_left_out_of_its_epoch_whole():
+    packed = batches.pack(numbers, Words(), epochs=1, seed=0, max_length=20, strategy="bfd")
+    seen = sorted(number for row in packed.rows for number in row["examples"])
+    assert seen == [number for number, length in enumerate(LENGTHS) if length <= 20] and len(seen) == 8
+    assert packed.tokens == sum(length for length in LENGTHS if length <= 20)
+
+
 @pytest.mark.parametrize(("epochs", "rows"), [(0.3, 3), (1.0, 10), (1.1, 11), (1.5, 15), (2.25, 23)])
 def test_a_part_of_an_epoch_is_a_part_of_its_rows(epochs, rows):
     packed = batches.pack(numbers, Words(), epochs=epochs, seed=0)
