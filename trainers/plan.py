@@ -124,8 +124,7 @@ def _recipes(argv: list[str]) -> dict[str, dict]:
         raise InputError("no --config; give a recipe")
     path = recipe.find(config)
     content = recipe.read(path)
-    if not {"cpt", "sft"} <= content.keys():
-        stage = "cpt" if "corpus" in content else "sft"
+    if (stage := recipe.kind(content)) != "msft":
         return {stage: _settings(stage, ["--config", str(path), *rest])}
     _, rest = recipe.take("join", rest)
     shared = {key: value for key, value in content.items() if key not in SHARED}

@@ -201,6 +201,13 @@ def _typed(action: argparse.Action, value):
     return value if action.type is str else str(value)
 
 
+def kind(content: dict) -> str:
+    """What a recipe with these keys is of: ``msft`` (it names two recipes), ``cpt`` (it names a corpus) or ``sft``."""
+    if {"cpt", "sft"} <= content.keys():
+        return "msft"
+    return "cpt" if "corpus" in content else "sft"
+
+
 def did_you_mean(word: str, known) -> str:
     """' (did you mean ...?)' for a word that is close to a known one, else nothing."""
     close = difflib.get_close_matches(word, known, 1)

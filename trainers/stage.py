@@ -27,7 +27,7 @@ NOT_HERE = {
     "resume_from_checkpoint": "a run resumes by itself from its output_dir",
     "save_only_model": "a run resumes from whole checkpoints",
     "load_best_model_at_end": "a lower held-out loss is no better model; compare checkpoints on tasks",
-    "push_to_hub": "upload the finished adapter with `hf upload`",
+    "push_to_hub": "upload the finished adapter with `python -m trainers.push`",
     "model_init_kwargs": "models are loaded by the keys of ModelConfig",
     "trust_remote_code": "models are loaded by transformers' own code",
     "chat_template_path": "the model keeps its chat template",

@@ -42,11 +42,11 @@ def main(argv: list[str]) -> int:
 
 def _stages(config: str, rest: list[str]) -> tuple[Stage, ...]:
     """The stages of a recipe: those of MSFT if it names two recipes, CPT if it names a corpus, else SFT."""
-    keys = recipe.read(recipe.find(config))
     argv = ["--config", config, *rest]
-    if "cpt" in keys and "sft" in keys:
+    kind = recipe.kind(recipe.read(recipe.find(config)))
+    if kind == "msft":
         return msft.prepare(argv)[:2]
-    return (cpt.prepare(argv) if "corpus" in keys else sft.prepare(argv),)
+    return ((cpt if kind == "cpt" else sft).prepare(argv),)
 
 
 def _spread(rows: list[dict], n: int) -> list[dict]:

@@ -9,12 +9,11 @@ All figures are of one device.
 
 from dataclasses import dataclass
 
+from trainers.acceleration import CHUNK
 from trainers.planning import activations
 from trainers.planning.setup import Setup
 from trainers.planning.shape import Shape
 
-CHUNK = 2048
-"""Tokens whose logits our own head computes at a time (:data:`trainers.acceleration.loss.CHUNK`)."""
 NF4_BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a constant, and constants that share one of their own (Dettmers et al. 2023, arXiv:2305.14314)."""
 INT8_OPTIMIZER_BLOCK = 256

@@ -81,9 +81,7 @@ def next_words(reading: Reading, rng: Random) -> tuple[str, str] | None:
     """The end of a sentence, from a comma or a word after which it goes on."""
     found = []
     for sentence in reading.alone:
-        for match in re.finditer(
-            r"\b(?:that|which|by|into|from|such as|including|so that|in order to|during|through)\s", sentence
-        ):
+        for match in GOES_ON.finditer(sentence):
             beginning, end = sentence[: match.end()].strip(), sentence[match.end() :]
             if len(beginning.split()) > 5 and len(end.split()) > 3 and "“" not in sentence:
                 found.append((beginning, end))
