@@ -18,10 +18,10 @@ def losses(out) -> list[float]:
 
 def decide(on_gpu=True, shards=False, rows=2, tokens=acceleration.COMPILES_FROM, asked=None, model=None, training=None):
     usual = {"world_size": 1, "gradient_checkpointing": False, "per_device_train_batch_size": rows}
-    usual |= {"neftune_noise_alpha": None}
+    usual |= {"neftune_noise_alpha": None, "bf16": True, "fp16": False}
     device = SimpleNamespace(type="cuda" if on_gpu else "cpu")
     parts = [{"input_ids": range(100), "seq_lengths": [60, 40]}, {"input_ids": range(tokens - 100), "seq_lengths": [1]}]
-    model = {"load_in_4bit": True, "attn_implementation": None, "lora_dropout": 0.0} | (model or {})
+    model = {"load_in_4bit": True, "attn_implementation": None, "lora_dropout": 0.0, "dtype": "float32"} | (model or {})
     return acceleration.decide(
         AccelerationArguments(**(asked or {})),
         SimpleNamespace(device=device, **usual | (training or {})),
@@ -59,6 +59,11 @@ def test_what_pays_and_is_possible_is_done(case, does):
     assert chosen.tokens == (2 * longest if is_static else 0)
     assert chosen.documents == (5 if is_static else 0)  # three, and one of filling for each row
     assert chosen.attention == (attention.NAME if case.get("on_gpu", True) else None)
+
+
+@pytest.mark.parametrize(("dtype", "chosen"), [("float32", None), ("bfloat16", attention.NAME)])
+def test_packed_attention_computes_in_16_bits_alone(dtype, chosen):
+    assert decide(training={"bf16": False}, model={"dtype": dtype}).attention == chosen
 
 
 def test_the_attention_that_a_recipe_names_is_taken():

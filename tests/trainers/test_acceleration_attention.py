@@ -66,6 +66,22 @@ def test_packed_attention_is_the_model_s_own_within_each_document(monkeypatch, b
     torch.testing.assert_close(packed[: sum(lengths)], torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
+def test_under_autocast_attention_is_computed_in_its_precision(monkeypatch):
+    """Where weights are float32, rotated queries and keys are, but values are not."""
+    from torch.nn.attention import varlen
+
+    monkeypatch.setattr(varlen, "varlen_attn", by_document)
+    monkeypatch.setattr(attention, "_shared_keys", {None: {"enable_gqa": True}})
+    query, key, value = (torch.randn(1, 2, 7, 8) for _ in range(3))
+    bounds = torch.tensor([0, 3, 7], dtype=torch.int32)
+    given = {"scaling": 0.5, "cu_seq_lens_q": bounds, "max_length_q": 4}
+    expected, _ = attention._attention(None, query, key, value, None, **given)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = attention._attention(None, query, key, value.bfloat16(), None, **given)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)
+
+
 def test_one_text_alone_gets_the_usual_attention_and_a_padded_batch_none(base):
     from transformers import AutoModelForCausalLM
 

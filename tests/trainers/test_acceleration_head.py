@@ -1,6 +1,7 @@
 """The head's loss is torch's and TRL's; models and losses that it does not fit are left to TRL."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -27,6 +28,27 @@ def test_the_head_s_loss_is_torch_s(monkeypatch, tokens, chunk):
     assert hits == (logits.argmax(-1) == labels).sum() and hits >= (tokens + 1) // 2
     ours, theirs = (torch.autograd.grad(value / 7, hidden)[0] for value in (found, expected))
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [7, 64, 50_000])
+def test_the_kernel_gives_what_torch_gives(dtype, vocabulary):
+    """On a GPU, or in Triton's interpreter (TRITON_INTERPRET=1) where Triton is installed."""
+    pytest.importorskip("triton", reason="Triton comes with torch for GPUs")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("no GPU here, and TRITON_INTERPRET is not 1")
+    from trainers.acceleration import kernels
+
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(9, vocabulary, device=device)).to(dtype)
+    labels = torch.randint(vocabulary, (9,), device=device)
+    labels[::2] = logits.argmax(-1)[::2]
+    expected, hits, gradient = loss._plain_chunk(logits, labels)
+    found = kernels.cross_entropy_(logits, labels)  # which writes over them
+    torch.testing.assert_close(found[0], expected)
+    assert found[1] == hits >= 5
+    torch.testing.assert_close(logits, gradient)
 
 
 def test_no_labels_are_no_loss_and_no_gradient():

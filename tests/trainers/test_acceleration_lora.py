@@ -56,6 +56,8 @@ def results(model, x: torch.Tensor) -> dict[str, torch.Tensor]:
         ({"use_rslora": True, "r": 9}, (1, 3, 12)),
         ({"rank_pattern": {"k_proj": 2, "up_proj": 1}, "alpha_pattern": {"q_proj": 1}}, (1, 6, 12)),
         ({"width": 32, "r": 1}, (3, 1, 32)),
+        ({"width": 16, "r": 8}, (2, 4, 16)),  # lora_B of gate and up, and lora_A of down, are held beside weights
+        ({"width": 16, "r": 12, "rank_pattern": {"gate_proj": 4, "down_proj": 24}, "bias": True}, (5, 16)),
     ],
 )
 def test_fused_layers_compute_what_peft_s_do(settings, shape):
@@ -70,6 +72,34 @@ def test_fused_layers_compute_what_peft_s_do(settings, shape):
         for name, value in found.items():
             torch.testing.assert_close(fused[name], value, rtol=1e-5, atol=1e-5, msg=name)
         assert min(value.abs().max() for value in found.values()) > 1e-3
+
+
+def test_adapters_held_beside_weights_follow_what_is_learned():
+    model = with_lora(16, r=8)
+    expected, x = with_lora(16, r=8), torch.randn(6, 16)
+    lora.fuse(model)
+    maps = model.base_model.model
+    assert maps.gate_proj.group.weight.shape == (96, 32) and maps.down_proj.group.weight.shape == (24, 48)
+    for _ in range(2):
+        for changed in (model, expected):
+            torch.manual_seed(2)
+            for name, weight in changed.named_parameters():
+                if "lora" in name:
+                    weight.data.add_(torch.randn(weight.shape), alpha=0.1)
+        for name, value in results(expected, x).items():
+            torch.testing.assert_close(results(model, x)[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_two_forwards_may_come_before_a_backward():
+    model, x = with_lora(16, r=8), torch.randn(6, 16)
+    expected = results(model, x)
+    lora.fuse(model)
+    x = x.requires_grad_()
+    first = model(x)
+    second = model(x)
+    y = (first + second) / 2
+    [found] = torch.autograd.grad((y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum(), [x])
+    torch.testing.assert_close(found, expected["input"], rtol=1e-5, atol=1e-5)
 
 
 def test_maps_that_are_left_out_by_the_adapter_stay_as_they_are():
@@ -126,3 +156,14 @@ def test_the_operators_keep_torch_s_rules(bias):
     for position in (0, 3, 4):
         doubles[position].requires_grad_()
     assert torch.autograd.gradcheck(lambda *tensors: lora.lora_linear(*tensors)[0], doubles)
+
+
+@pytest.mark.parametrize("where", ["right", "below"])
+def test_the_operators_keep_torch_s_rules_with_adapters_beside_weights(where):
+    torch.manual_seed(0)
+    x, weight, a, b = (torch.randn(*shape) for shape in ((5, 8), (6, 8), (3, 8), (6, 3)))
+    weight = torch.cat([weight, b], 1) if where == "right" else torch.cat([weight, a])
+    learned = [x.requires_grad_(), weight, None, a.requires_grad_(), b.requires_grad_()]
+    torch.library.opcheck(lora.lora_linear, tuple(learned))
+    parts = (torch.randn(5, 6), x, x @ a.t(), weight, a, b)
+    torch.library.opcheck(lora.lora_linear_backward, tuple(tensor.detach() for tensor in parts))

@@ -2,9 +2,9 @@
 
 On a fast GPU with a small model the processor that launches kernels is the bottleneck, not the GPU: compiled but not
 captured, a step of a 1.5B model kept an H100 busy for 152 of 216 ms. So LoRA is computed in one operation
-(:mod:`.lora`), the head scores labelled tokens alone and differentiates on the way (:mod:`.loss`), layers are compiled
-(elementwise work in few kernels), and forward and backward of all layers are captured once and replayed
-(:mod:`.graphs`). Each gives what it replaces gives, to rounding.
+(:mod:`.lora`), the head scores labelled tokens alone and differentiates on the way (:mod:`.loss`, :mod:`.kernels`),
+layers are compiled (elementwise work in few kernels), and forward and backward of all layers are captured once and
+replayed (:mod:`.graphs`). Each gives what it replaces gives, to rounding.
 """
 
 from dataclasses import dataclass, field
@@ -92,7 +92,7 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
     longest = max(len(row["input_ids"]) for row in packed.rows)
     is_static = (compiles or captures) and on_gpu
     return Acceleration(
-        attention=model.attn_implementation or (attention.NAME if on_gpu else None),
+        attention=model.attn_implementation or (attention.NAME if on_gpu and _in_16_bits(training, model) else None),
         dequantizes=args.dequantize_base,
         fuses=args.fused and not model.lora_dropout and not shards,
         compiles=compiles,
@@ -100,6 +100,11 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
         tokens=rows * longest if is_static else 0,
         documents=packed.most_documents(rows) + rows if is_static else 0,
     )
+
+
+def _in_16_bits(training, model) -> bool:
+    """Whether products are computed in 16 bits, as the kernel of packed attention needs it."""
+    return training.bf16 or training.fp16 or model.dtype in ("bfloat16", "float16")
 
 
 def _obstacle_to_capture(training, model, *, on_gpu: bool, compiles: bool, shards: bool) -> str | None:

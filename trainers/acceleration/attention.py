@@ -34,6 +34,8 @@ def _attention(module, query, key, value, mask, scaling=None, cu_seq_lens_q=None
     """
     from torch.nn.attention.varlen import varlen_attn
 
+    from trainers.acceleration import precision
+
     if cu_seq_lens_q is None:  # one text, whole
         from transformers import AttentionInterface
 
@@ -44,7 +46,8 @@ def _attention(module, query, key, value, mask, scaling=None, cu_seq_lens_q=None
     if lacking := [name for name in LACKS if _is_asked_for(kwargs.get(name))]:
         raise InputError(f"packed attention lacks this model's {lacking[0]}; say 'attn_implementation: eager'")
     window = kwargs.get("sliding_window")
-    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    dtype = precision.of_products(query.device, query.dtype)  # rotated by positions in float32, they may be float32
+    query, key, value = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))
     repeats = query.shape[1] // key.shape[1]
     sharing = _shared_keys.get(query.device.index)
     if repeats > 1 and sharing is None:

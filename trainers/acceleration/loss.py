@@ -6,6 +6,7 @@ fused linear cross-entropy, Hsu et al. 2024, arXiv:2410.10989). The head itself 
 """
 
 import functools
+import importlib.util
 import types
 
 import torch
@@ -63,11 +64,20 @@ def _plain_chunk(logits, labels):
     return loss, (own == top).sum(), (exponents / total - is_label.float()).to(logits.dtype)
 
 
-_compiled_chunk = torch.compile(_plain_chunk, dynamic=True)
-
-
 def _chunk(logits, labels):
-    return (_compiled_chunk if logits.is_cuda else _plain_chunk)(logits, labels)
+    """As :func:`_plain_chunk`; on a GPU by one kernel, which writes the gradient over the logits."""
+    if not (logits.is_cuda and _has_triton()):
+        return _plain_chunk(logits, labels)
+    from trainers.acceleration import kernels
+
+    loss, hits = kernels.cross_entropy_(logits, labels)
+    return loss, hits, logits
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether there is Triton, for NVIDIA's GPUs: it comes with torch, on Linux."""
+    return torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
 
 
 SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")

@@ -23,8 +23,8 @@ HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768
 CPU_TILE = 28
 """Bytes a logit that the tile's gradient takes in torch's own operations, where there is no Triton."""
 CPU_CHUNK = 21
-"""Bytes a logit that a chunk of our own head takes beside the logits, where it is not compiled: five values in float32
-and a truth value (:func:`trainers.acceleration.loss._plain_chunk`)."""
+"""Bytes a logit that a chunk of our own head takes beside the logits, where there is no GPU: five values in float32 and
+a truth value (:func:`trainers.acceleration.loss._plain_chunk`)."""
 CUBLAS_WORKSPACES = 2 * 32 * 2**20
 """Of the forward's and the backward's thread, as PyTorch allocates them on Hopper; 8 MiB each on older GPUs."""
 CONTEXT = 0.5e9
@@ -236,10 +236,10 @@ def loss_head(shape: Shape, setup: Setup) -> dict[str, float]:
 
 
 def _frozen_head(shape: Shape, setup: Setup) -> float:
-    """:mod:`trainers.acceleration.loss`: a chunk's logits and their gradient, which have one dtype; the hidden states
-    of the labelled tokens, and their gradient."""
+    """:mod:`trainers.acceleration.loss`: a chunk's logits, which on a GPU become their gradient; the hidden states of
+    the labelled tokens, and their gradient."""
     tokens = setup.labelled * setup.tokens
-    a_logit = setup.computed + CPU_CHUNK if setup.on_cpu else 2 * setup.computed
+    a_logit = setup.computed + (CPU_CHUNK if setup.on_cpu else 0)
     return min(tokens, CHUNK) * shape.vocabulary * a_logit + tokens * shape.hidden * 2 * setup.stream
 
 

@@ -99,7 +99,8 @@ class Setup:
     @property
     def masked(self) -> bool:
         """Whether documents that stand side by side are kept apart by a whole mask, as SDPA needs it."""
-        kind = self.attention or ("sdpa" if self.on_cpu else acceleration.attention.NAME)
+        usual = "sdpa" if self.on_cpu or self.computed == 4 else acceleration.attention.NAME
+        kind = self.attention or usual
         return kind == "sdpa" and (self.packed or self.micro_batch > 1)
 
     @property
