@@ -25,7 +25,7 @@ from pathlib import Path
 
 EXAMS = ["headqa_en_train.jsonl.gz", "openstax_review_mcq.jsonl.gz", "casimedicos_en_train.jsonl.gz"]
 FOUR = ["medqa", "medmcqa", "pubmedqa", "mmlu_med"]
-ARTIFICIAL = "qiaojin/PubMedQA/pqa_artificial"
+ALL = [*FOUR, *EXAMS, "qiaojin/PubMedQA/pqa_artificial"]
 BASE = {
     "dtype": "bfloat16",
     "load_in_4bit": True,
@@ -67,7 +67,12 @@ TRIED = {
     "3 epochs": {"num_train_epochs": 3},
     "5 epochs": {"num_train_epochs": 5},
     "4 rows a step": {"per_device_train_batch_size": 4},
-    "artificial": {"sources": [*FOUR, *EXAMS, ARTIFICIAL]},
+    "artificial": {"sources": ALL},
+    "artificial, lr 5e-5": {"sources": ALL, "learning_rate": 5e-5},
+    "artificial, 1 epoch": {"sources": ALL, "num_train_epochs": 1},
+    "artificial, 4 rows a step": {"sources": ALL, "per_device_train_batch_size": 4},
+    "artificial, 4 rows a step, lr 2e-4": {"sources": ALL, "per_device_train_batch_size": 4, "learning_rate": 2e-4},
+    "artificial, 3 epochs, lr 5e-5": {"sources": ALL, "num_train_epochs": 3, "learning_rate": 5e-5},
     "lr 3e-4": {"learning_rate": 3e-4},
     "neftune 5": {"neftune_noise_alpha": 5.0},
     "not shuffled": {"shuffle_options": False},

@@ -6,7 +6,8 @@ Both sides train the same rows of exactly 1,024 tokens in the same order, 8 to a
 same adapter (r 16, alpha 32, all linear maps), AdamW, learning rate 2e-4 and seed; each in a process of its own, one
 after the other, over and over (--repeats). `plain` is TRL as it comes: NF4 with double quantization, bf16, no
 checkpointing, its fused head. Time is that of the steps after the first ten, without waiting in between; memory is
-torch's peak of what was allocated, and of what was reserved, which counts captured graphs too.
+torch's peak of what was allocated, and of what was reserved, which counts captured graphs too. Sides on two GPUs are
+launched by accelerate with the shipped configurations; each GPU has 8 rows to a step, and memory is the first one's.
 
 Measured (figures/train_h100.json): Qwen2.5-Coder-1.5B-Instruct on textbooks, one run of 40 steps a side, one H100 80GB,
 torch 2.11, transformers 5.17, TRL 1.16, PEFT 0.21. `plain` 24,446 tokens a second, `ours` 57,084 (2.34 times), `ours,
@@ -15,6 +16,7 @@ torch 2.11, transformers 5.17, TRL 1.16, PEFT 0.21. `plain` 24,446 tokens a seco
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,18 @@ SIDES = {
     "ours, 4-bit weights": {"lora_dropout": 0.0, **NF4, "compile_layers": True},
     "ours, dropout .05": {"lora_dropout": 0.05, **NF4, "dequantize_base": True, "compile_layers": True},
 }
+SIDES |= {
+    "ours, not captured": SIDES["ours"] | {"cuda_graph": False},
+    "ours, two GPUs by DDP": SIDES["ours"] | {"launch": ("ddp.yaml", 2)},
+    "ours, 4-bit weights, neither compiled nor captured": SIDES["ours, 4-bit weights"] | {"compile_layers": False},
+    "ours, two GPUs by FSDP": {
+        **SIDES["ours, 4-bit weights"],
+        "compile_layers": False,
+        "bnb_4bit_quant_storage": "bfloat16",
+        "launch": ("fsdp_qlora.yaml", 2),
+    },
+}
+LAUNCHES = Path(__file__).parents[1] / "trainers/recipes/accelerate"
 RECIPE = "recipe.yaml"
 
 
@@ -48,7 +62,9 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        print("RESULT " + json.dumps(work(args, json.loads(args.worker))), flush=True)
+        found = work(args, json.loads(args.worker))
+        if int(os.environ.get("RANK", 0)) == 0:
+            print("RESULT " + json.dumps(found), flush=True)
         return
     found = {name: [] for name in args.sides}
     for _ in range(args.repeats):
@@ -62,7 +78,13 @@ def main() -> None:
 
 def measured(args, settings: dict) -> dict:
     """What one run in a process of its own gives; its last lines where it fails."""
-    command = [sys.executable, __file__, "--model", args.model, "--texts", args.texts, "--out", str(args.out)]
+    settings = dict(settings)
+    config, processes = settings.pop("launch", (None, 1))
+    command = [sys.executable]
+    if config is not None:
+        command += ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCHES / config)]
+        command += ["--num_processes", str(processes)]
+    command += [__file__, "--model", args.model, "--texts", args.texts, "--out", str(args.out)]
     command += ["--steps", str(args.steps), "--worker", json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -82,8 +104,9 @@ def compare(found: dict) -> None:
         for name, runs in found.items()
         if any("failed" not in run for run in runs)
     }
+    first = next(iter(medians))
     for name, rate in medians.items():
-        print(f"{name}: {rate:,.0f} tokens/s, {rate / medians['plain']:.2f} of plain")
+        print(f"{name}: {rate:,.0f} tokens/s, {rate / medians[first]:.2f} of {first}")
 
 
 def work(args, settings: dict) -> dict:
@@ -119,10 +142,12 @@ def work(args, settings: dict) -> dict:
         begun = clock.started
         clock.now()
     tokens = settings.get("per_device_train_batch_size", ROWS) * settings.get("max_length", LENGTH)
+    tokens *= trainer.args.world_size
     return {
         "tokens_per_second": tokens * (clock.step - WARM_UP) / (clock.started - begun),
         "allocated": torch.cuda.max_memory_allocated() if on_gpu else 0,
         "reserved": torch.cuda.max_memory_reserved() if on_gpu else 0,
+        "processes": trainer.args.world_size,
         "loss": clock.losses[-1],
         "losses": clock.losses,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
@@ -135,6 +160,7 @@ def rows_of(args, tokenizer, settings: dict) -> list[list[int]]:
 
     length, rows = settings.get("max_length", LENGTH), settings.get("per_device_train_batch_size", ROWS)
     steps = settings.get("max_steps", args.steps) * settings.get("gradient_accumulation_steps", 1)
+    steps *= int(os.environ.get("WORLD_SIZE", 1))
     wanted = length * rows * steps
     tokens: list[int] = []
     for passage in corpora.read(args.texts):

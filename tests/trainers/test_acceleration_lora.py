@@ -86,6 +86,9 @@ def test_adapters_held_beside_weights_follow_what_is_learned():
             for name, weight in changed.named_parameters():
                 if "lora" in name:
                     weight.data.add_(torch.randn(weight.shape), alpha=0.1)
+            for layer in changed.modules():
+                if hasattr(layer, "scaling"):
+                    layer.scaling["default"] *= 0.7
         for name, value in results(expected, x).items():
             torch.testing.assert_close(results(model, x)[name], value, rtol=1e-5, atol=1e-5, msg=name)
 

@@ -132,8 +132,13 @@ def fuse(model) -> int:
 
 
 def _hold(held: list) -> None:
-    """Copy adapters to where they are held beside weights: ``held`` are places, what belongs there, and its scaling."""
-    places, adapters, scalings = zip(*held, strict=True)
+    """Copy adapters to where they are held beside weights.
+
+    Args:
+        held: places, what belongs there, and the layer whose scaling it takes on (None: as it is).
+    """
+    places, adapters, layers = zip(*held, strict=True)
+    scalings = [1.0 if layer is None else layer.scaling["default"] for layer in layers]
     with torch.no_grad():
         torch._foreach_copy_(places, torch._foreach_mul([adapter.detach() for adapter in adapters], scalings))
 
@@ -161,7 +166,7 @@ class _Group:
     """LoRA layers that read the same states; what they make of it is computed when the first of them is asked.
 
     Attributes:
-        held: places in the weight that hold parts of the adapter, each with its source and scaling (:func:`_hold`).
+        held: places in the weight that hold parts of the adapter, each with its source (:func:`_hold`).
     """
 
     def __init__(self, layers: list):
@@ -192,12 +197,12 @@ class _Group:
         ranks = [layer.r["default"] for layer in self.layers]
         for number, (layer, rows) in enumerate(zip(self.layers, room.split(self.sizes), strict=True)):
             place = rows.split(ranks, 1)[number]
-            self.held.append((place, layer.lora_B["default"].weight, layer.scaling["default"]))
+            self.held.append((place, layer.lora_B["default"].weight, layer))
 
     def _hold_downs(self, room: torch.Tensor) -> None:
         """Hold each ``lora_A`` in its rows of ``room`` (rank, inputs)."""
         for layer, place in zip(self.layers, room.split([layer.r["default"] for layer in self.layers]), strict=True):
-            self.held.append((place, layer.lora_A["default"].weight, 1.0))
+            self.held.append((place, layer.lora_A["default"].weight, None))
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What each layer makes of ``x``."""
