@@ -44,7 +44,7 @@ class AccelerationArguments:
         default=None,
         metadata={
             "help": "Capture forward and backward of all layers once and replay them; left out, where layers are "
-            "compiled, without dropout, gradient checkpointing and FSDP."
+            "compiled, on one GPU, without dropout and gradient checkpointing."
         },
     )
 
@@ -111,8 +111,8 @@ def _obstacle_to_capture(training, model, *, on_gpu: bool, compiles: bool, shard
     """Why forward and backward cannot be captured, or None."""
     if not on_gpu:
         return "there is no GPU"
-    if shards:
-        return "GPUs that share weights speak with each other in between"
+    if shards or training.world_size > 1:
+        return "several GPUs speak with each other in between"
     if model.lora_dropout:
         return "lora_dropout draws other numbers each time"
     if training.neftune_noise_alpha is not None:

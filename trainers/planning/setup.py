@@ -117,7 +117,7 @@ class Setup:
     def captures(self) -> bool:
         """Whether forward and backward of the layers are captured once and replayed."""
         recomputes = self.dropout or self.checkpointing != "off"
-        return self.graphed and self.compiled and not (recomputes or self.sharded or self.on_cpu)
+        return self.graphed and self.compiled and not (recomputes or self.gpus > 1 or self.on_cpu)
 
     @property
     def computed(self) -> int:
