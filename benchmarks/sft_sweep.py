@@ -10,9 +10,9 @@ HEAD-QA and CasiMedicos (exams of the same kind), since its own 250 tell little.
 
 Variants are those of :data:`TRIED`, one process for all; a file that is there is continued.
 
-Measured (figures/sft_sweep_h100.json): Qwen2.5-Coder-1.5B-Instruct (dequantized from Q4_K_M), one H100 80GB, one run each of
-`base model` (45.4) and four with the artificial part (49.3 to 52.3; at 0.7 of the adapter's effect 50.5 to 52.9). Two runs
-of `artificial` with one seed gave 50.0 and 52.3. The other variants were not run.
+Measured (figures/sft_sweep_h100.json): Qwen2.5-Coder-1.5B-Instruct (dequantized from Q4_K_M), one H100 80GB, one run
+each of `base model` (45.4) and four with the artificial part (49.3 to 52.3; at 0.7 of the adapter's effect 50.5 to
+52.9). Two runs of `artificial` with one seed gave 50.0 and 52.3. The other variants were not run.
 """
 
 import argparse

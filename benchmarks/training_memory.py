@@ -9,9 +9,10 @@ there is also what was allocated once the trainer was built (`built`), when the 
 after the last step (`after`), the peaks until then (`peak_built`, `peak_forward`), and what was `reserved`: captured
 graphs keep their memory for themselves.
 
-Measured (figures/training_memory_h100.json): Qwen2.5-Coder-1.5B-Instruct, or random weights of its shape, one H100 80GB, one
-run each of all eight set-ups. `planned` there is what the planner said on that day: within 2% of the peak, but for the
-three without `weights`, for which a later planner says 25.17, 17.70 and 28.94 GB (2 to 3% below 25.65, 18.19 and 29.48).
+Measured (figures/training_memory_h100.json): Qwen2.5-Coder-1.5B-Instruct, or random weights of its shape, one H100
+80GB, one run each of all eight set-ups. `planned` there is what the planner said on that day: within 2% of the peak,
+but for the three without `weights`, for which a later planner says 25.17, 17.70 and 28.94 GB (2 to 3% below 25.65,
+18.19 and 29.48).
 """
 
 import argparse
