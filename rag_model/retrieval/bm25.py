@@ -7,7 +7,7 @@ and ``settings.json``, which says of what index and words they are.
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
@@ -109,40 +109,51 @@ class BM25:
 
     @cached_property
     def _opened(self):
-        import bm25s
-        from filelock import FileLock
         from scipy.sparse import csr_array
 
-        folder = self.index.folder / FOLDER
-        with FileLock(self.index.folder / LOCK):
-            if not self._is_whole(folder):
-                self._build(folder)
-        model = bm25s.BM25.load(folder, mmap=True)
+        model = self._kept() or self._made()
         data, indices, indptr = (model.scores[part] for part in ("data", "indices", "indptr"))
         scores = csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(self.index.ids)))
         return scores, model.vocab_dict
 
-    def _build(self, folder: Path) -> None:
+    def _kept(self):
+        """bm25s's model of the files, made if they are not there; None where they cannot be written."""
+        import bm25s
+        from filelock import FileLock
+
+        folder = self.index.folder / FOLDER
+        try:
+            if not self._is_whole(folder):
+                with FileLock(self.index.folder / LOCK):
+                    if not self._is_whole(folder):
+                        self._keep(self._made(), folder)
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s); words are counted anew in every process", folder, error)
+            return None
+        return bm25s.BM25.load(folder, mmap=True)
+
+    def _made(self):
+        """bm25s's model of the index's snippets."""
         import bm25s
 
         logger.info("bm25: counting the words of %d snippets", len(self.index.ids))
         vocabulary: dict[str, int] = {}
         numbers = [
-            [vocabulary.setdefault(stem, len(vocabulary)) for stem in stems(embedded_text(snippet))]
-            for snippet in self._snippets()
+            [vocabulary.setdefault(stem, len(vocabulary)) for stem in stems(embedded_text(self.index.snippet(name)))]
+            for name in self.index.ids
         ]
         model = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
         model.index((numbers, vocabulary), show_progress=False)
+        return model
+
+    def _keep(self, model, folder: Path) -> None:
         with files.new_folder(folder) as unfinished:
             model.save(unfinished, show_progress=False)
             parts = {file.name: files.sha256_file(file) for file in sorted(unfinished.iterdir())}
             files.write_json(unfinished / SETTINGS, {"settings": self.settings, "files": parts})
 
-    def _snippets(self) -> Iterator[dict]:
-        return map(self.index.snippet, self.index.ids)
-
     def _is_whole(self, folder: Path) -> bool:
-        """Whether the files are there, as written, and of this index and these settings; else says which are not."""
+        """Whether the files are there, as written, of this index and with these settings; warns where not so."""
         if not folder.is_dir():
             return False
         try:
