@@ -61,7 +61,8 @@ def main() -> None:
     known = Known(embedder, texts, vectors)
     figures = {
         "machine": _machine(),
-        "index": {name: index.meta[name] for name in ("fingerprint", "snippets", "dimension", "embedder")},
+        "index": {"fingerprint": index.meta["fingerprint"], "snippets": index.meta["snippets"]["count"]},
+        "embedder": Path(arguments.embedder).name,
         "questions": len(items),
         "k": arguments.k,
         "with embedding": {},

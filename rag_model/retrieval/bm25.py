@@ -76,10 +76,8 @@ class BM25:
             found = list(pool.map(lambda part: self._best(part, k), parts))
         positions = np.concatenate([np.empty((0, k), np.int64), *(positions for positions, _ in found)])
         scores = np.concatenate([np.empty((0, k), np.float32), *(scores for _, scores in found)])
-        ids = [
-            [self.index.ids[position] for position, score in zip(*row, strict=True) if score > 0]
-            for row in zip(positions, scores, strict=True)
-        ]
+        names, n_found = self.index.ids, (scores > 0).sum(axis=1).tolist()
+        ids = [[names[place] for place in row[:n]] for row, n in zip(positions.tolist(), n_found, strict=True)]
         return ids, np.where(scores > 0, scores, -np.inf).astype(np.float32)
 
     def _best(self, terms: list[list[int]], k: int) -> "tuple[np.ndarray, np.ndarray]":

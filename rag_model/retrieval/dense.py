@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 32_768
 BLOCK_QUERIES = 1_024
 """Vectors and queries that are multiplied at once: 134 MB of float32 scores."""
+PAIRS = 4_096
+"""Products computed again in float64 at once."""
 HELD_BYTES = 4 << 30
 """An index of more bytes of vectors is read from disk at every search."""
 SEGMENTS = 16
@@ -50,7 +52,8 @@ class Exact:
     def nearest(self, vectors: "np.ndarray", k: int) -> "tuple[list[list[str]], np.ndarray]":
         """As :meth:`search`, for queries that are embedded already: float32, ``(queries, dimension)``."""
         positions, scores = top_k(vectors, self._blocks(), min(k, self.index.meta["snippets"]["count"]))
-        return [[self.index.ids[position] for position in row] for row in positions], scores
+        ids = self.index.ids
+        return [[ids[position] for position in row] for row in positions.tolist()], scores
 
     def _blocks(self) -> "Iterable[torch.Tensor]":
         n_bytes = 4 * self.index.meta["dimension"] * self.index.meta["snippets"]["count"]
@@ -127,9 +130,9 @@ def top_k(
             part = slice(start, start + BLOCK_QUERIES)
             asked = torch.from_numpy(np.ascontiguousarray(queries[part])).to(block.device)
             query, row = _candidates(asked, block, best_scores[part, -1], k)
-            scores = (asked[query].double().cpu() * block[row].double().cpu()).numpy().sum(axis=1)
+            scores = _products(asked, block, query, row)
             best_positions[part], best_scores[part] = _best(
-                best_positions[part], best_scores[part], query.cpu().numpy(), first + row.cpu().numpy(), scores
+                best_positions[part], best_scores[part], query, first + row, scores
             )
         first += len(block)
     return best_positions, best_scores.astype(np.float32)
@@ -142,7 +145,32 @@ def _candidates(queries: "torch.Tensor", block: "torch.Tensor", floor: "np.ndarr
     scores = queries @ block.T
     floor = torch.maximum(torch.from_numpy(floor).to(scores), _floor(scores, k))
     margin = ROUNDING * queries.norm(dim=1) * block.norm(dim=1).max()
-    return (scores >= (floor - margin)[:, None]).nonzero(as_tuple=True)
+    return _pairs(scores >= (floor - margin)[:, None])
+
+
+def _pairs(mask: "torch.Tensor") -> "tuple[np.ndarray, np.ndarray]":
+    """(row, column) of what is True, by row, then column."""
+    import numpy as np
+
+    flat = mask.flatten()
+    on_cpu = mask.device.type == "cpu"  # where NumPy's is the faster
+    places = np.flatnonzero(flat.numpy()) if on_cpu else flat.nonzero()[:, 0].cpu().numpy()
+    return np.divmod(places, mask.shape[1])
+
+
+def _products(queries: "torch.Tensor", block: "torch.Tensor", query: "np.ndarray", row: "np.ndarray"):
+    """The inner products of pairs, each computed in float64 by itself; ``(pairs,)``."""
+    import numpy as np
+    import torch
+
+    def float64(vectors, places):
+        return vectors[torch.from_numpy(places).to(vectors.device)].cpu().numpy().astype(np.float64)
+
+    products = np.empty(len(query))
+    for start in range(0, len(query), PAIRS):
+        part = slice(start, start + PAIRS)
+        products[part] = (float64(queries, query[part]) * float64(block, row[part])).sum(axis=1)
+    return products
 
 
 def _floor(scores: "torch.Tensor", k: int) -> "torch.Tensor":
@@ -152,7 +180,7 @@ def _floor(scores: "torch.Tensor", k: int) -> "torch.Tensor":
         return scores.new_full((n,), -float("inf"))
     n_parts = min(m, SEGMENTS * k)
     width = m // n_parts
-    maxima = scores[:, : n_parts * width].unflatten(1, (n_parts, width)).amax(dim=2)
+    maxima = scores[:, : n_parts * width].unflatten(1, (width, n_parts)).amax(dim=1)
     return maxima.topk(k, dim=1).values[:, -1]
 
 
@@ -163,7 +191,7 @@ def best_of(scores: "np.ndarray", k: int) -> "tuple[np.ndarray, np.ndarray]":
     import torch
 
     tensor = torch.from_numpy(scores)
-    row, position = (part.numpy() for part in (tensor >= _floor(tensor, k)[:, None]).nonzero(as_tuple=True))
+    row, position = _pairs(tensor >= _floor(tensor, k)[:, None])
     n = len(scores)
     none = np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=scores.dtype)
     return _best(*none, row, position, scores[row, position])
