@@ -20,7 +20,7 @@ BLOCK_QUERIES = 1_024
 PAIRS = 4_096
 """Products computed again in float64 at once."""
 HELD_BYTES = 4 << 30
-"""An index of more bytes of vectors is read from disk at every search."""
+"""An index of more bytes of vectors is read from disk at every search; a smaller one is kept in memory."""
 SEGMENTS = 16
 """Parts of a block, for each snippet wanted, whose maxima bound the score from which a vector can be among the best."""
 ROUNDING = 1e-4
@@ -55,20 +55,18 @@ class Exact:
         ids = self.index.ids
         return [[ids[position] for position in row] for row in positions.tolist()], scores
 
-    def _blocks(self) -> "Iterable[torch.Tensor]":
-        n_bytes = 4 * self.index.meta["dimension"] * self.index.meta["snippets"]["count"]
-        return self._held if n_bytes <= HELD_BYTES else self._read()
-
-    @cached_property
-    def _held(self) -> "list[torch.Tensor]":
-        return list(self._read())
-
-    def _read(self) -> "Iterator[torch.Tensor]":
+    def _blocks(self) -> "Iterator[torch.Tensor]":
+        """The index's vectors in order, on the device one block at a time: between searches it holds nothing there."""
         import torch
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        for rows in blocks(self.index.shards(), BLOCK_ROWS):
+        n_bytes = 4 * self.index.meta["dimension"] * self.index.meta["snippets"]["count"]
+        for rows in self._held if n_bytes <= HELD_BYTES else blocks(self.index.shards(), BLOCK_ROWS):
             yield torch.from_numpy(rows).to(device)
+
+    @cached_property
+    def _held(self) -> "list[np.ndarray]":
+        return list(blocks(self.index.shards(), BLOCK_ROWS))
 
 
 class Chroma:

@@ -114,7 +114,17 @@ def test_each_retriever_gets_its_row(command, sample, capsys, tmp_path):
     assert shown == (tmp_path / "out" / "retrieval.md").read_text()
     mrr = words["metrics"]["mrr"]
     cell = f"{100 * mrr['mean']:.1f} [{100 * mrr['low']:.1f}, {100 * mrr['high']:.1f}]"
-    assert f"| retriever | {' | '.join(['recall@1', 'recall@5', 'ndcg@10', 'mrr'])} |" in shown and cell in shown
+    heads = ["retriever", "recall@1", "recall@5", "ndcg@10", "mrr", "ndcg@10, difference to exact"]
+    assert f"| {' | '.join(heads)} |" in shown and cell in shown
+
+
+def test_differences_to_the_first_are_paired(command):
+    exact, words, again = command("--search", "exact", "bm25", "exact,fuse=rrf", "--sets", "pubmedqa")["rows"]
+    assert "differences" not in exact
+    for metric, difference in words["differences"].items():
+        expected = words["metrics"][metric]["mean"] - exact["metrics"][metric]["mean"]
+        assert difference["mean"] == pytest.approx(expected) and difference["low"] <= expected <= difference["high"]
+    assert all(difference == {"mean": 0, "low": 0, "high": 0} for difference in again["differences"].values())
 
 
 def test_of_exams_the_words_of_options_are_looked_for(sample, monkeypatch):
