@@ -16,14 +16,20 @@ def test_fields_make_the_query():
     assert texts(GOUT, "question") == ["Which drug is given for gout?"]
     assert texts(GOUT, "question+options") == ["Which drug is given for gout?\nAllopurinol\nAspirin"]
     assert texts(GOUT, "per_option") == [
-        "Which drug is given for gout?\nAllopurinol",
-        "Which drug is given for gout?\nAspirin",
+        "Allopurinol\nWhich drug is given for gout?",
+        "Aspirin\nWhich drug is given for gout?",
     ]
+
+
+def test_other_tasks_options_are_understood():
+    for options in ({"options": {"A": "Allopurinol", "B": "Aspirin"}}, {"choices": ["Allopurinol", "Aspirin"]}):
+        item = {"question": GOUT["question"], **options}
+        assert texts(item, "per_option") == texts(GOUT, "per_option")
 
 
 def test_options_that_name_nothing_are_passed_over():
     item = GOUT | {"options": ["Allopurinol", "None of the above", "All of these", " ", "Both A and B"]}
-    assert [text.splitlines()[-1] for text in texts(item, "per_option")] == ["Allopurinol", "Both A and B"]
+    assert [text.splitlines()[0] for text in texts(item, "per_option")] == ["Allopurinol", "Both A and B"]
     for options in (["yes", "no", "maybe"], [], None):
         for how in ("per_option", "question+options"):
             assert texts(GOUT | {"options": options}, how) == [GOUT["question"]]

@@ -76,7 +76,7 @@ def test_words_alone_need_no_embedder(index):
 
 def test_each_option_gets_its_share_and_no_passage_comes_twice(retrieval):
     item = {"question": "Which is treated?", "options": ["gout", "sepsis", "measles", "none of these"]}
-    own = [retrieval().find([{"question": f"Which is treated?\n{option}"}], 6)[0] for option in item["options"][:3]]
+    own = [retrieval().find([{"question": f"{option}\nWhich is treated?"}], 6)[0] for option in item["options"][:3]]
     [found] = retrieval(query="per_option").find([item], 6)
     assert len(found) == 6 == len(set(ids([found])[0]))
     assert found[:3] == [row[0] for row in own]
