@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from medtasks import files
 from rag_model.chunking import embedded_text
 from rag_model.index import Index
-from rag_model.retrieval import dense
+from rag_model.retrieval.top_k import best_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +29,8 @@ LOCK = ".bm25.lock"
 SETTINGS = "settings.json"
 K1, B = 1.2, 0.75
 """Lucene's."""
-BLOCK = 64
-"""Queries scored at once by one thread."""
+BLOCK = 1 << 18
+"""Scores that one thread holds at once: 1 MB, which fits its cache."""
 
 
 class BM25:
@@ -71,14 +71,15 @@ class BM25:
 
         k = min(k, len(self.index.ids))
         terms = [self._terms(query) for query in queries]
-        parts = [terms[start : start + BLOCK] for start in range(0, len(terms), BLOCK)]
+        size = max(1, BLOCK // len(self.index.ids))
+        parts = [terms[start : start + size] for start in range(0, len(terms), size)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(lambda part: self._best(part, k), parts))
         positions = np.concatenate([np.empty((0, k), np.int64), *(positions for positions, _ in found)])
         scores = np.concatenate([np.empty((0, k), np.float32), *(scores for _, scores in found)])
-        names, n_found = self.index.ids, (scores > 0).sum(axis=1).tolist()
+        names, n_found = self.index.ids, np.isfinite(scores).sum(axis=1).tolist()
         ids = [[names[place] for place in row[:n]] for row, n in zip(positions.tolist(), n_found, strict=True)]
-        return ids, np.where(scores > 0, scores, -np.inf).astype(np.float32)
+        return ids, scores
 
     def _best(self, terms: list[list[int]], k: int) -> "tuple[np.ndarray, np.ndarray]":
         """Positions and scores of the best ``k`` snippets for each query, given as numbers of its words."""
@@ -89,7 +90,7 @@ class BM25:
         numbers = np.fromiter(chain.from_iterable(terms), dtype=np.int32)
         ends = np.cumsum([0, *map(len, terms)])
         asked = csr_array((counts, numbers, ends), shape=(len(terms), self._scores.shape[0]))
-        return dense.best_of((asked @ self._scores).toarray(), k)
+        return best_of((asked @ self._scores).toarray(), k)
 
     def _terms(self, query: str) -> list[int]:
         """The numbers of the words of ``query`` that some snippet has; a word that comes twice counts twice."""

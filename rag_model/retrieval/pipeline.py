@@ -137,7 +137,8 @@ class Retrieval:
             InputError: an item without a question, or a store or model that cannot be used.
         """
         asked = queries(items, self.query, self._written if self.query in WRITTEN else None)
-        keys = [files.sha256_json([self.settings, k, of_item]) for of_item in asked]
+        settings = files.sha256_json(self.settings)
+        keys = [files.sha256_json([settings, k, of_item]) for of_item in asked]
         found = self.cache.get(keys)
         new = {key: of_item for key, of_item in zip(keys, asked, strict=True) if key not in found}
         if new:

@@ -72,7 +72,7 @@ def test_only_snippets_that_share_a_word_are_found(folder):
 
 
 def test_many_queries_in_threads_give_what_each_gives_alone(folder, monkeypatch):
-    monkeypatch.setattr(bm25, "BLOCK", 2)
+    monkeypatch.setattr(bm25, "BLOCK", 2 * len(open_index(folder).ids))
     searcher = BM25(open_index(folder))
     ids, scores = searcher.search(QUERIES * 5, 4)
     alone = [searcher.search([query], 4) for query in QUERIES] * 5
