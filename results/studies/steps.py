@@ -26,6 +26,8 @@ LIBRARIES = {
     "evaluation": ("lm_eval", "torch", "transformers", "accelerate", "datasets"),
 }
 """What does the work of each kind of step."""
+SEARCH_LIBRARIES = {"chroma": ("chromadb",), "bm25": ("bm25s", "PyStemmer"), "rrf": ("bm25s", "PyStemmer")}
+"""What a variant's ``search`` needs beside an embedder."""
 STUDY = Path("STUDY")
 """Stands for the study's folder where a command is compared."""
 
@@ -166,7 +168,7 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         libraries = [*LIBRARIES["evaluation"]]
         libraries += ["peft"] if variant.training is not None else []
         libraries += ["sentence-transformers"] if variant.index is not None else []
-        libraries += ["chromadb"] if variant.rag.get("search") == "chroma" else []
+        libraries += SEARCH_LIBRARIES.get(variant.rag.get("search"), ())
         libraries += ["bitsandbytes"] if study.model_args.get("load_in_4bit") else []
         before = {f"steps.{need}": keys[f"steps.{need}"] for need in needs}
         return base | found | before | dependencies.versions(*libraries) | dependencies.code(modules)

@@ -170,6 +170,16 @@ def test_a_library_reaches_what_it_does(before, monkeypatch, library, reached):
 
 
 @pytest.mark.parametrize(
+    ("search", "libraries"),
+    [("exact", set()), ("chroma", {"chromadb"}), ("bm25", {"bm25s", "PyStemmer"}), ("rrf", {"bm25s", "PyStemmer"})],
+)
+def test_a_search_depends_on_what_searches(world, search, libraries):
+    study = dataclasses.replace(STUDY, variants={"rag": Variant(index="i", rag={"search": search})})
+    depends = planned(study)["eval-rag"].depends
+    assert {library for library in ("chromadb", "bm25s", "PyStemmer") if f"versions.{library}" in depends} == libraries
+
+
+@pytest.mark.parametrize(
     ("change", "reached"),
     [
         ({"run_args": {"limit": 3}}, EVALUATIONS),
