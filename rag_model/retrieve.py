@@ -45,7 +45,7 @@ class Retriever:
             ids: one list of ``k`` snippet ids a query (of all snippets, where the index has fewer than ``k``).
             scores: float32, shape ``(len(queries), k)``; the cosine of query and snippet.
         """
-        vectors = self.embedder.encode(queries)
+        vectors = self.embedder.encode_queries(queries)
         k = min(k, self.index.meta["snippets"]["count"])
         return (self._exact if self.how == "exact" else self._chroma)(vectors, k)
 
