@@ -100,7 +100,7 @@ def test_chapters_become_titled_passages(bookshelf, tmp_path):
         ("Sprained Ankle -- Treatment -- Surgery", "Rarely needed."),
         ("Sprained Ankle -- Treatment -- Surgery", (LONG * 2).strip()),
         ("Sprained Ankle -- Treatment -- Surgery", (LONG * 2).strip()),
-        ("Sprained Ankle -- Treatment -- Inner", "A section inside."),
+        ("Sprained Ankle -- Inner", "A section inside."),
         ("Sprained Ankle", "No heading."),
     ]
     assert rows[0]["id"] == "article-1_0" and {row["source"] for row in rows} == {"StatPearls"}
