@@ -106,7 +106,7 @@ def _index(study: Study, name: str, out: Path) -> Step:
         found |= dependencies.code(["rag_model.build", "rag_model.embedding"])
         with sources.reading_from(study.source):
             found |= inputs.corpus(index.corpus)
-            if index.options.get("decontaminate"):
+            if not index.options.get("no-decontaminate"):
                 found |= inputs.held_out()
         return found
 
