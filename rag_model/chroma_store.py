@@ -7,7 +7,7 @@ second copy of ids and relationships is kept.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,10 +63,11 @@ class _Chroma(Store):
         with self._collection() as collection:
             return collection.count()
 
-    def vectors(self, ids: Sequence[str]) -> dict:
+    def vectors(self, ids: Iterable[Sequence[str]]) -> Iterator[dict]:
         with self._collection() as collection:
-            got = collection.get(ids=list(ids), include=["embeddings"])
-        return dict(zip(got["ids"], got["embeddings"], strict=True))
+            for batch in ids:
+                got = collection.get(ids=list(batch), include=["embeddings"])
+                yield dict(zip(got["ids"], got["embeddings"], strict=True))
 
     def nearest(self, vectors, k: int):
         import numpy as np
