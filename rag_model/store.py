@@ -10,7 +10,6 @@ said by one word::
     none                 no store: search is exact
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -159,10 +158,3 @@ def batches(rows: Iterable, size: int) -> Iterator[list]:
     rows = iter(rows)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def node_metadata(snippet: dict) -> dict:
-    """What LlamaIndex's stores keep of a node, so that they give it back: its JSON, and the keys to filter by."""
-    told = {field: snippet[field] for field in ("title", "source", "license")}
-    node = {"id_": snippet["id"], "text": snippet["text"], "metadata": told, "class_name": "TextNode"}
-    return told | {"_node_content": json.dumps(node, ensure_ascii=False), "_node_type": "TextNode"}
