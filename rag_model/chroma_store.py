@@ -11,10 +11,15 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from medtasks import files
 from medtasks.errors import InputError
 from rag_model.store import Rows, Store, batches
+
+if TYPE_CHECKING:
+    import numpy as np
 
 COLLECTION = "snippets"
 SEARCH_WIDTH = 200
@@ -22,6 +27,8 @@ SEARCH_WIDTH = 200
 SPACES = {"cosine": "cosine", "dot": "ip"}
 """Of a similarity, Chroma's name; its distance is 1 - inner product in both."""
 QUERIES = 256
+GRAPH = "graph.json"
+"""Beside Chroma's own files: sizes and hashes of those that hold the graph."""
 
 
 class _Chroma(Store):
@@ -109,7 +116,20 @@ class LocalChroma(_Chroma):
                 COLLECTION, embedding_function=None, configuration=self._configuration(count)
             )
             self._write(collection, rows, progress)
+        graph = {
+            name: {"bytes": size, "sha256": files.sha256_file(unfinished / name)}
+            for name, size in _graph(unfinished).items()
+        }
+        files.write_json(unfinished / GRAPH, graph)
         os.replace(unfinished, self._folder)
+
+    def differs(self, ids: Sequence[str], shards: "Iterable[np.ndarray]") -> str | None:
+        if self._has_graph():
+            recorded = json.loads((self._folder / GRAPH).read_text(encoding="utf-8"))
+            changed = [name for name, of in recorded.items() if files.sha256_file(self._folder / name) != of["sha256"]]
+            if changed:
+                return f"its graph is not as it was written ({changed[0]})"
+        return super().differs(ids, shards)
 
     @contextmanager
     def _collection(self):
@@ -118,6 +138,8 @@ class LocalChroma(_Chroma):
         again = "run medadapt index build again, or medadapt index verify --mend, to fill it from the vectors"
         if not (self._folder / "chroma.sqlite3").is_file():  # Chroma would make an empty store
             raise InputError(f"{self._folder}: no Chroma store here; {again}")
+        if not self._has_graph():
+            raise InputError(f"{self._folder}: the Chroma store cannot be read (its graph is cut short); {again}")
         try:
             with _client(self._folder) as client:
                 collection = client.get_collection(COLLECTION, embedding_function=None)
@@ -128,6 +150,14 @@ class LocalChroma(_Chroma):
 
             SharedSystemClient.clear_system_cache()  # else a mended store here stays unreadable in this process
             raise InputError(f"{self._folder}: the Chroma store cannot be read ({error}); {again}") from error
+
+    def _has_graph(self) -> bool:
+        """Whether the graph's files have their sizes; Chroma crashes the process over one that is cut short."""
+        try:
+            recorded = json.loads((self._folder / GRAPH).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return _graph(self._folder) == {name: of["bytes"] for name, of in recorded.items()}
 
 
 class ChromaServer(_Chroma):
@@ -182,6 +212,11 @@ class ChromaServer(_Chroma):
         except (httpx.HTTPError, OSError, ValueError, chromadb.errors.ChromaError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"{self._url}: the Chroma server does not answer as it should ({reason})") from error
+
+
+def _graph(folder: Path) -> dict[str, int]:
+    """The sizes of the files in which Chroma keeps its graph, in bytes; it writes them once and then reads them."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.glob("*/*"))}
 
 
 def _metadata(snippet: dict) -> dict:
