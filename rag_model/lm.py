@@ -18,7 +18,7 @@ from medtasks.errors import InputError
 from rag_model import cache, prompts
 from rag_model.embedding import Embedder
 from rag_model.index import open_index
-from rag_model.retrieve import Retriever
+from rag_model.retrieval import Retrieval
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class RAG(LM):
         index: folder of the index.
         inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm``, ...
         k: passages an item gets.
-        search: ``exact`` or ``chroma`` (see :class:`rag_model.retrieve.Retriever`).
+        search: ``exact``, ``bm25``, ``rrf``, ... (see :class:`rag_model.retrieval.Retrieval`).
         embedder: where the index's embedder lies, if not where it lay at the build.
         sidecar: folder for ``<task>.jsonl``, a line an item, sorted by ``doc_id``: ``task, doc_id, item`` (its id),
             ``query, passages`` (id and score of each, best first), ``n_cut`` (how many were left out or shortened to
@@ -72,7 +72,8 @@ class RAG(LM):
         self.meta, self.k, self.how = opened.meta, k, search
         self.inner = _inner(inner, inner_args)
         device = self.inner.device
-        self.retriever = Retriever(opened, embedder, search, str(device) if device else None) if k else None
+        device = str(device) if device else None
+        self.retrieval = Retrieval(opened, search=search, embedder=embedder, device=device) if k else None
         self.sidecar = Path(sidecar).expanduser() if sidecar else None
         self.fingerprint = files.sha256_json(
             {
@@ -145,14 +146,14 @@ class RAG(LM):
         new = [query for query in dict.fromkeys(queries) if query not in self._found]
         if new:
             logger.info("rag: looking up %d questions", len(new))
-            for query, ids, scores in zip(new, *self.retriever.search(new, self.k), strict=True):
-                self._found[query] = list(zip(ids, map(float, scores), strict=True))
+            found = self.retrieval.find([{"question": query} for query in new], self.k)
+            self._found.update(zip(new, found, strict=True))
 
     def _new_prompt(self, method: str, group: list[Instance]):
         """The prompt with passages of requests that share one; notes what the item sees."""
         doc, task, doc_id, prompt = group[0].doc, group[0].task_name, group[0].doc_id, group[0].args[0]
         query = prompts.question_of(doc, task)
-        passages = [self.retriever.index.snippet(snippet_id) for snippet_id, _ in self._found[query]]
+        passages = self.retrieval.passages(self._found[query])
         fits = self._fits(method, group)
 
         def render(shown):

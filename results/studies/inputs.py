@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, files, models, sources
-from medtasks.errors import InputError
 from results.studies import recipes
 from results.studies.dependencies import HASH
 from results.studies.study import Study, Training
@@ -113,17 +112,15 @@ def _todays_commit(hub_id: str) -> str | None:
 
 
 def corpus(name: str) -> dict[str, str]:
-    """The version of a corpus: ``sample``, a file, or a Hub dataset (:func:`medtasks.corpora.read`).
+    """The version of a corpus (:func:`medtasks.corpora.locate`).
 
     Raises:
         InputError: there is no such corpus.
     """
-    path = corpora.SAMPLE if name == "sample" else Path(name).expanduser()
-    if path.is_file():
-        return {"data.corpus" if name == "sample" else f"data.{path.name}": _file(path)}
-    if name.count("/") != 1 or name.endswith(corpora.JSONL) or name.startswith((".", "/", "~")):
-        raise InputError(f"{name}: no such corpus; give a {' or '.join(corpora.JSONL)} file, a Hub id or 'sample'")
-    return dataset(name)
+    found = corpora.locate(name)
+    if found.path is None:
+        return dataset(found.name)
+    return {"data.corpus" if found.name == "sample" else f"data.{found.name}": _folder(found.path)}
 
 
 def held_out() -> dict[str, str]:

@@ -26,6 +26,8 @@ LIBRARIES = {
     "evaluation": ("lm_eval", "torch", "transformers", "accelerate", "datasets"),
 }
 """What does the work of each kind of step."""
+SEARCH_LIBRARIES = {"chroma": ("chromadb",), "bm25": ("bm25s", "PyStemmer"), "rrf": ("bm25s", "PyStemmer")}
+"""What a variant's ``search`` needs beside an embedder."""
 STUDY = Path("STUDY")
 """Stands for the study's folder where a command is compared."""
 
@@ -92,10 +94,13 @@ def _step(name: str, kind: str, command: Callable[[Path], list[str]], out: Path,
 
 def _index(study: Study, name: str, out: Path) -> Step:
     index = study.indexes[name]
+    options = {key: value for key, value in index.options.items() if key != "decontaminate"}
+    if not (checked := index.options.get("decontaminate", True)):
+        options["no-decontaminate"] = True
 
     def command(folder: Path) -> list[str]:
         words = ["-m", "medtasks.cli", "index", "build", index.corpus, "--out", str(folder / "indexes" / name)]
-        return [*words, "--embedder", index.embedder, *_flags(index.options)]
+        return [*words, "--embedder", index.embedder, *_flags(options)]
 
     def depends() -> dict[str, str]:
         from rag_model.embedding import Embedder
@@ -104,7 +109,7 @@ def _index(study: Study, name: str, out: Path) -> Step:
         found |= dependencies.code(["rag_model.build", "rag_model.embedding"])
         with sources.reading_from(study.source):
             found |= inputs.corpus(index.corpus)
-            if index.options.get("decontaminate"):
+            if checked:
                 found |= inputs.held_out()
         return found
 
@@ -166,7 +171,7 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         libraries = [*LIBRARIES["evaluation"]]
         libraries += ["peft"] if variant.training is not None else []
         libraries += ["sentence-transformers"] if variant.index is not None else []
-        libraries += ["chromadb"] if variant.rag.get("search") == "chroma" else []
+        libraries += SEARCH_LIBRARIES.get(variant.rag.get("search"), ())
         libraries += ["bitsandbytes"] if study.model_args.get("load_in_4bit") else []
         before = {f"steps.{need}": keys[f"steps.{need}"] for need in needs}
         return base | found | before | dependencies.versions(*libraries) | dependencies.code(modules)

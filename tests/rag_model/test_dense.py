@@ -8,41 +8,39 @@ from medtasks.errors import InputError
 from rag_model import embedding
 from rag_model.build import build
 from rag_model.index import open_index
-from rag_model.retrieve import Retriever, top_k
+from rag_model.retrieval import Retrieval, dense
+from rag_model.retrieval.dense import Exact, Stored
 
 QUERIES = [item["question"] for item in ITEMS]
 
 
 def brute_force(queries, vectors, k):
-    scores = queries @ vectors.T
+    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
     positions = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return positions, np.take_along_axis(scores, positions, axis=1)
 
 
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_top_k_is_brute_force_over_shards(k):
-    rng = np.random.default_rng(4242)
-    vectors, queries = rng.normal(size=(500, 16)).astype("float32"), rng.normal(size=(33, 16)).astype("float32")
-    positions, scores = top_k(queries, [vectors[:3], vectors[3:200], vectors[200:]], k)
-    expected_positions, expected_scores = brute_force(queries, vectors, k)
-    assert (positions == expected_positions).all()
-    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
+@pytest.fixture
+def index(little_index):
+    return open_index(little_index)
 
 
-def test_of_equal_scores_the_earlier_position_wins():
-    vectors = np.ones((10, 4), dtype="float32")
-    positions, _ = top_k(np.ones((2, 4), dtype="float32"), [vectors[:4], vectors[4:]], 6)
-    assert positions.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
+def test_an_index_too_large_to_hold_is_read_at_every_search(index, monkeypatch):
+    held = Exact(index, WordEmbedder()).search(QUERIES, 3)
+    monkeypatch.setattr(dense, "HELD_BYTES", 0)
+    read = Exact(index, WordEmbedder())
+    for _ in range(2):
+        assert read.search(QUERIES, 3)[0] == held[0]
+    assert "_held" not in vars(read)
 
 
-def test_exact_and_chroma_agree(little_index):
-    index = open_index(little_index)
+def test_exact_and_chroma_agree(index):
     vectors = np.concatenate(list(index.shards()))
-    ids, scores = Retriever(index, WordEmbedder()).search(QUERIES, 4)
+    ids, scores = Exact(index, WordEmbedder()).search(QUERIES, 4)
     positions, expected = brute_force(WordEmbedder().encode(QUERIES), vectors, 4)
     assert ids == [[index.ids[p] for p in row] for row in positions]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
-    chroma_ids, chroma_scores = Retriever(index, WordEmbedder(), "chroma").search(QUERIES, 4)
+    chroma_ids, chroma_scores = Stored(index, WordEmbedder()).search(QUERIES, 4)
     np.testing.assert_allclose(chroma_scores, scores, atol=1e-5)
     for one, other, row in zip(ids, chroma_ids, scores, strict=True):
         sure = [
@@ -52,31 +50,34 @@ def test_exact_and_chroma_agree(little_index):
 
 
 def test_chroma_gives_the_same_at_every_opening(little_index):
-    answers = [Retriever(open_index(little_index), WordEmbedder(), "chroma").search(QUERIES, 4)[0] for _ in range(3)]
+    answers = [Stored(open_index(little_index), WordEmbedder()).search(QUERIES, 4)[0] for _ in range(3)]
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_more_than_there_is_gives_all(little_index):
-    index = open_index(little_index)
-    for search in ("exact", "chroma"):
-        ids, scores = Retriever(index, WordEmbedder(), search).search(["asthma"], 10_000)
+def test_more_than_there_is_gives_all(index):
+    for searcher in (Exact(index, WordEmbedder()), Stored(index, WordEmbedder())):
+        ids, scores = searcher.search(["asthma"], 10_000)
         assert sorted(ids[0]) == sorted(index.ids) and scores.shape == (1, len(index.ids))
         assert (np.diff(scores[0]) <= 1e-6).all()
 
 
-def test_another_embedder_is_refused(little_index):
+def test_queries_are_embedded_as_queries_where_that_differs(index):
+    class Asymmetric(WordEmbedder):
+        def encode_queries(self, texts):
+            return self.encode([text.replace("sugar disease", "diabetes") for text in texts])
+
+    ids, _ = Exact(index, Asymmetric()).search(["sugar disease"], 1)
+    assert ids == Exact(index, WordEmbedder()).search(["diabetes"], 1)[0]
+
+
+def test_another_embedder_is_refused(index):
     with pytest.raises(InputError, match=r"built with the embedder words \(words-64\), not with words \(words-32\)"):
-        Retriever(open_index(little_index), WordEmbedder(32))
+        Retrieval(index, embedder=WordEmbedder(32))
 
 
-def test_an_embedder_that_is_not_here_is_named(little_index):
+def test_an_embedder_that_is_not_here_is_named(index):
     with pytest.raises(InputError, match="built with the embedder words; .*give its place here as embedder"):
-        Retriever(open_index(little_index))
-
-
-def test_an_unknown_search_is_refused(little_index):
-    with pytest.raises(InputError, match="unknown search 'bm25'; there are exact, chroma"):
-        Retriever(open_index(little_index), WordEmbedder(), "bm25")
+        Retrieval(index)
 
 
 def test_minilm_finds_meaning_and_knows_itself(embedder, corpus, tmp_path):
@@ -86,9 +87,9 @@ def test_minilm_finds_meaning_and_knows_itself(embedder, corpus, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]
     build(str(corpus), tmp_path / "index", model, progress=False)
-    ids, _ = Retriever(open_index(tmp_path / "index")).search(["Which drug is given for high blood glucose?"], 1)
-    index = open_index(tmp_path / "index")
-    assert "diabetes" in index.snippet(ids[0][0])["text"]
+    retrieval = Retrieval(open_index(tmp_path / "index"))
+    [found] = retrieval.find([{"question": "Which drug is given for high blood glucose?"}], 1)
+    assert "diabetes" in retrieval.passages(found)[0]["text"]
 
 
 def test_pooling_is_part_of_an_embedders_fingerprint(embedder, tmp_path):
