@@ -1,8 +1,15 @@
 """A harness model around another one, and how that other one is made."""
 
+from collections.abc import Sequence
+
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from medtasks.errors import InputError
+from rag_model.cache import Answers
+
+WRITTEN_TOKENS = 128
+"""Tokens of a text that a model writes to search with."""
 
 
 class Around(LM):
@@ -72,3 +79,16 @@ def make(inner: str | LM, arguments: dict) -> LM:
     except ValueError as error:
         raise InputError(f"inner={inner}: {str(error).splitlines()[0]}") from error
     return model.create_from_arg_obj(arguments)
+
+
+def written(answers: Answers, texts: Sequence[str]) -> list[str]:
+    """What the model behind ``answers`` writes after each of ``texts``, greedily and stripped of outer spaces.
+
+    A model with a chat template is asked in it.
+    """
+    model = answers.inner
+    if getattr(getattr(model, "tokenizer", None), "chat_template", None):
+        texts = [model.apply_chat_template([{"role": "user", "content": text}]) for text in texts]
+    how = {"until": [], "max_gen_toks": WRITTEN_TOKENS, "do_sample": False}
+    requests = [Instance("generate_until", {}, (text, how), 0) for text in texts]
+    return [text.strip() for text in answers.ask("generate_until", requests)]

@@ -15,15 +15,12 @@ from rag_model.budget import Budget
 from rag_model.context import Context, Key, Passage, checked_kind
 from rag_model.embedding import Embedder
 from rag_model.index import open_index
-from rag_model.inner import Around, make
+from rag_model.inner import Around, make, written
 from rag_model.open_book import Layout, OpenBook, opened
 from rag_model.records import Records
 from rag_model.retrieval import Retrieval
 
 logger = logging.getLogger(__name__)
-
-WRITTEN_TOKENS = 128
-"""Tokens of a text that the inner model writes to search with."""
 
 
 class RAG(Around):
@@ -37,8 +34,8 @@ class RAG(Around):
 
     Args:
         index: folder of the index.
-        inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm`` and so
-            on; or that model.
+        inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm`` and
+            so on; or that model.
         k: passages an item gets (default 3).
         search, query: how they are found (see :class:`rag_model.retrieval.Retrieval`).
         embedder: where the index's embedder lies, if not where it lay at the build.
@@ -176,15 +173,8 @@ class RAG(Around):
         return arms.score(items, self.mode, self.answers, open_books)
 
     def write(self, texts: Sequence[str]) -> list[str]:
-        """What the inner model writes after each of ``texts``, greedily: something to search with.
-
-        A model with a chat template is asked in it.
-        """
-        if getattr(getattr(self.inner, "tokenizer", None), "chat_template", None):
-            texts = [self.apply_chat_template([{"role": "user", "content": text}]) for text in texts]
-        how = {"until": [], "max_gen_toks": WRITTEN_TOKENS, "do_sample": False}
-        requests = [Instance("generate_until", {}, (text, how), 0) for text in texts]
-        return [text.strip() for text in self.answers.ask("generate_until", requests)]
+        """What the inner model writes after each of ``texts``: something to search with."""
+        return written(self.answers, texts)
 
     def _answered(self, items: Mapping[Key, Sequence[Instance]]) -> dict[Key, dict[tuple, tuple[float, bool]]]:
         """Answer by request arguments, for every item; keeps what the items saw."""

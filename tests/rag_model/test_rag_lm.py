@@ -3,11 +3,8 @@
 import json
 
 import pytest
-from lm_eval import simple_evaluate
-from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
-from lm_eval.tasks import TaskManager
-from rag_doubles import ITEMS, TOPICS, Recorder, WordEmbedder
+from rag_doubles import ITEMS, TOPICS, Recorder, WordEmbedder, evaluate, instance, scores_of, task
 
 from medtasks import mcq
 from medtasks.errors import InputError
@@ -16,46 +13,6 @@ from rag_model.lm import RAG
 from rag_model.retrieve import Retriever
 
 QUESTIONS = [item["question"] for item in ITEMS]
-
-
-def task(name="little", **changes):
-    """A task over :data:`ITEMS` for :func:`simple_evaluate`: what this project's YAML files say, as a dict."""
-    from datasets import Dataset
-
-    return {
-        "task": name,
-        "custom_dataset": lambda **_: {"train": Dataset.from_list(ITEMS[8:]), "test": Dataset.from_list(ITEMS[:8])},
-        "output_type": "multiple_choice",
-        "training_split": "train",
-        "test_split": "test",
-        "fewshot_split": "train",
-        "fewshot_config": {"sampler": "first_n"},
-        "doc_to_text": mcq.render,
-        "doc_to_choice": mcq.choices,
-        "doc_to_target": "answer",
-        "metric_list": [{"metric": "acc"}],
-    } | changes
-
-
-def evaluate(model, arguments, *tasks, **keywords):
-    return simple_evaluate(
-        model,
-        arguments,
-        tasks=list(tasks) or [task()],
-        task_manager=TaskManager(include_defaults=False),
-        bootstrap_iters=0,
-        **keywords,
-    )
-
-
-@pytest.fixture
-def rag(little_index):
-    """Model arguments of `rag` over the little index, with the recording model inside."""
-
-    def arguments(**changes):
-        return {"inner": "recorder", "index": str(little_index), "embedder": WordEmbedder(), "k": 2} | changes
-
-    return arguments
 
 
 @pytest.fixture(scope="session")
@@ -67,10 +24,6 @@ def found(little_index):
         q: [index.snippet(i) | {"score": float(s)} for i, s in zip(row, row_scores, strict=True)]
         for q, row, row_scores in zip(QUESTIONS, ids, scores, strict=True)
     }
-
-
-def scores_of(results):
-    return [sample["resps"] for sample in results["samples"]["little"]]
 
 
 def test_each_option_is_asked_with_the_items_passages_and_samples_show_the_original(rag, found, asked):
@@ -314,10 +267,6 @@ def test_a_cache_keeps_partial_answers_of_hf_under_the_original_prompt(rag, tiny
 
 
 # What lm-eval asks directly
-
-
-def instance(prompt, doc, kind="loglikelihood", **keywords):
-    return Instance(kind, doc, (prompt, " A"), 0, metadata=("little", keywords.get("doc_id", 0), 1))
 
 
 def test_answers_come_in_the_order_of_the_requests_and_requests_stay_as_they_are(rag, found, asked):
