@@ -5,6 +5,7 @@ suite's README (``medtasks/medsafe``).
 """
 
 import hashlib
+from collections.abc import Iterator
 
 from medtasks import corpora, sources
 from medtasks.errors import InputError
@@ -73,19 +74,16 @@ def scifact() -> dict:
     """
     import datasets
 
-    corpus = _file(ABSTRACTS)
-    abstracts = {}
-    for _, row in corpora.file_rows(corpus):
-        number = str(row.get("doc_id", row.get("id"))).removeprefix("scifact_")
-        text = row["text"] if "text" in row else " ".join(s.strip() for s in row["abstract"])
-        abstracts[number] = f"{row['title'].strip()} {text}".strip()
+    abstracts = {number: f"{title} {text}".strip() for number, title, text in scifact_abstracts()}
     splits = {}
     for split, name in (("train", "train"), ("test", "dev")):
         rows = []
         for place, claim in corpora.file_rows(_file([pattern.format(name) for pattern in CLAIMS])):
             for number in map(str, claim["cited_doc_ids"]):
                 if number not in abstracts:
-                    raise InputError(f"{place}: cites the abstract {number}, which {corpus} lacks; take one release's")
+                    raise InputError(
+                        f"{place}: cites the abstract {number}, which {_file(ABSTRACTS)} lacks; take one release's"
+                    )
                 evidence = claim["evidence"].get(number)
                 rows.append(
                     {"claim_id": str(claim["id"]), "doc_id": number, "claim": claim["claim"].strip()}
@@ -93,6 +91,17 @@ def scifact() -> dict:
                 )
         splits[split] = sources.with_places(datasets.Dataset.from_list(rows), name)
     return splits
+
+
+def scifact_abstracts() -> Iterator[tuple[str, str, str]]:
+    """(number, title, text) of the abstracts of SciFact's corpus, in its order.
+
+    Raises:
+        InputError: its file is missing or damaged.
+    """
+    for _, row in corpora.file_rows(_file(ABSTRACTS)):
+        text = row["text"] if "text" in row else " ".join(sentence.strip() for sentence in row["abstract"])
+        yield str(row.get("doc_id", row.get("id"))).removeprefix("scifact_"), row["title"].strip(), text.strip()
 
 
 def _file(names):

@@ -2,10 +2,11 @@
 
 import argparse
 
-from rag_model import embedding, retrieve
+from rag_model import embedding
 from rag_model.build import build
 from rag_model.chunking import Chunking
 from rag_model.index import open_index
+from rag_model.retrieval import Retrieval
 
 
 def index(argv: list[str]) -> int:
@@ -58,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="where the index's embedder lies, if not where it lay at the build",
     )
-    query.add_argument("--search", choices=retrieve.SEARCHES, default="exact", help="how to search")
+    query.add_argument(
+        "--search", default="exact", metavar="HOW", help="exact, chroma, bm25, rrf or package.module:Class"
+    )
     return parser
 
 
@@ -93,10 +96,11 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _query(options: argparse.Namespace) -> int:
-    retriever = retrieve.Retriever(open_index(options.dir), getattr(options, "embedder", None), options.search)
-    [ids], [scores] = retriever.search([options.text], options.k)
-    for snippet_id, score in zip(ids, scores, strict=True):
-        snippet = retriever.index.snippet(snippet_id)
+    retrieval = Retrieval(
+        open_index(options.dir), search=options.search, embedder=getattr(options, "embedder", None), cache="none"
+    )
+    [found] = retrieval.find([{"question": options.text}], options.k)
+    for (snippet_id, score), snippet in zip(found, retrieval.passages(found), strict=True):
         print(f"{score:.3f}  {snippet_id}  {snippet['title']}\n{snippet['text']}\n")
     return 0
 

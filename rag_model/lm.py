@@ -37,7 +37,8 @@ class RAG(Around):
         inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm`` and
             so on; or that model.
         k: passages an item gets (default 3).
-        search, query: how they are found (see :class:`rag_model.retrieval.Retrieval`).
+        search, query, rerank, filter, mmr, fuse: how they are found (:class:`rag_model.retrieval.Retrieval`; default:
+            exact search for the question).
         embedder: where the index's embedder lies, if not where it lay at the build.
         context: whether items get the passages found for them, or those of a control arm (:mod:`rag_model.context`).
         context_seed: of the arms that draw.
@@ -65,6 +66,10 @@ class RAG(Around):
         k: int | None = None,
         search: str | None = None,
         query: str | None = None,
+        rerank: str | None = None,
+        filter: float | None = None,
+        mmr: float | None = None,
+        fuse: str | None = None,
         embedder: str | Embedder | None = None,
         context: str = "retrieved",
         context_seed: int = 0,
@@ -82,10 +87,11 @@ class RAG(Around):
         if index is None:
             raise InputError("rag needs an index: --model_args pretrained=MODEL,index=DIR,k=3")
         self.tuned = settings.read_tuned(tuned) if tuned else None
-        given = {"k": k, "search": search, "query": query, "mode": mode, "gate_margin": gate_margin}
-        chosen = settings.complete(given | {"calibration": calibration, "w": w}, self.tuned)
+        given = {"k": k, "search": search, "query": query, "rerank": rerank, "filter": filter, "mmr": mmr, "fuse": fuse}
+        given |= {"mode": mode, "gate_margin": gate_margin, "calibration": calibration, "w": w}
+        chosen = settings.complete(given, self.tuned)
         self.k = chosen["k"]
-        self.mode = answering.parse(chosen["mode"], *(chosen.get(name) for name in settings.STEP_OF))
+        self.mode = answering.parse(chosen["mode"], **{name: chosen.get(name) for name in settings.STEP_OF})
         self.layout = Layout(order, cite, self.mode.per_passage, self.mode.needs_neutral)
         found_in = open_index(index)
         self.meta = found_in.meta
@@ -93,15 +99,17 @@ class RAG(Around):
         self.answers = cache.Answers(self.inner)
         self.budget = Budget(self.inner, max_context_tokens)
         kind = checked_kind(context)
-        self.context, found_by = None, {}
+        self.context, retrieval = None, None
         if self.k:
-            how = {name: chosen[name] for name in ("search", "query")}
+            how = {name: chosen[name] for name in settings.OF_RETRIEVAL}
             device = str(self.device) if self.device else None
             retrieval = Retrieval(found_in, **how, embedder=embedder, device=device, write=self.write)
-            self.context, found_by = Context(kind, retrieval, self.k, context_seed), retrieval.settings
+            self.context = Context(kind, retrieval, self.k, context_seed)
         self.settings = {
             "k": 0 if kind == "none" else self.k,
-            **found_by,
+            "search": chosen["search"],
+            "query": chosen["query"],
+            "retrieval": retrieval.settings if retrieval else None,
             "context": kind,
             "context_seed": context_seed,
             "mode": self.mode.name,

@@ -13,8 +13,10 @@ from rag_model import answering
 
 NOT_PART_OF_THE_ANSWER = ("batch_size", "max_batch_size", "max_batch_tokens", "compile_layers", "device")
 """Arguments of the inner model that change its speed alone."""
-DEFAULTS = {"k": 3, "mode": answering.ALWAYS, "search": "exact", "query": "question"}
-"""Of the arguments that tuning chooses."""
+OF_RETRIEVAL = {"search": "exact", "query": "question", "rerank": None, "filter": None, "mmr": None, "fuse": "rrf"}
+"""Arguments that say how passages are found, with their defaults."""
+DEFAULTS = {"k": 3, "mode": answering.ALWAYS} | OF_RETRIEVAL
+"""Of the arguments that a tuned file may hold."""
 STEP_OF = {"gate_margin": "gate", "calibration": "calibrate", "w": "mix"}
 """An argument -> the step of a mode that takes it."""
 

@@ -1,11 +1,15 @@
 """An index over a little corpus, and lm-eval's registry with `rag` and a recording model in it."""
 
+import os
+
 import lm_eval.models  # noqa: F401 (the built-in models first)
 import pytest
 from lm_eval.api.registry import model_registry
 from rag_doubles import Recorder, WordEmbedder, write_corpus
 
 from rag_model.build import build
+
+os.environ["MEDADAPT_CACHE"] = "none"
 
 for name, model in {"rag": "rag_model.lm:RAG", "recorder": Recorder}.items():
     if name not in model_registry:

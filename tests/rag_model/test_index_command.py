@@ -13,7 +13,7 @@ from rag_model import commands, embedding
 @pytest.fixture
 def words(monkeypatch):
     monkeypatch.setattr(embedding, "Embedder", lambda name, device=None, batch_size=1: WordEmbedder())
-    monkeypatch.setattr("rag_model.retrieve.Embedder", lambda name, device=None: WordEmbedder())
+    monkeypatch.setattr("rag_model.retrieval.dense.Embedder", lambda name, device=None: WordEmbedder())
 
 
 def test_build_info_query(words, corpus, tmp_path, capsys):

@@ -10,7 +10,7 @@ from medtasks import mcq
 from medtasks.errors import InputError
 from rag_model.index import open_index
 from rag_model.lm import RAG
-from rag_model.retrieve import Retriever
+from rag_model.retrieval import Retrieval
 
 QUESTIONS = [item["question"] for item in ITEMS]
 
@@ -19,10 +19,10 @@ QUESTIONS = [item["question"] for item in ITEMS]
 def found(little_index):
     """Question -> the passages it must get, best first."""
     index = open_index(little_index)
-    ids, scores = Retriever(index, WordEmbedder()).search(QUESTIONS, 2)
+    found = Retrieval(index, embedder=WordEmbedder()).find([{"question": question} for question in QUESTIONS], 2)
     return {
-        q: [index.snippet(i) | {"score": float(s)} for i, s in zip(row, row_scores, strict=True)]
-        for q, row, row_scores in zip(QUESTIONS, ids, scores, strict=True)
+        question: [index.snippet(snippet_id) | {"score": score} for snippet_id, score in row]
+        for question, row in zip(QUESTIONS, found, strict=True)
     }
 
 
@@ -336,7 +336,7 @@ def test_the_first_of_several_processes_writes_what_all_saw(rag, tmp_path, monke
         ({"index": "/no/such/folder"}, "no index here; build one"),
         ({"k": -1}, "k=-1"),
         ({"k": "three"}, "k=three"),
-        ({"search": "bm25"}, "unknown search"),
+        ({"search": "nearby"}, "unknown search"),
         ({"inner": "nonesuch"}, "inner=nonesuch: .*no model for this name"),
         ({"inner": "rag"}, "cannot answer through itself"),
         ({"embedder": WordEmbedder(32)}, "built with the embedder"),

@@ -1,0 +1,22 @@
+"""Say how well passages are found, and use them better."""
+
+import argparse
+
+from rag_model.evaluation import command as evaluation
+
+PARTS = (evaluation,)
+"""Modules with ``add_to(commands)``, which adds a subcommand whose ``run`` takes the options and gives an exit code."""
+
+
+def rag(argv: list[str]) -> int:
+    """The command ``medadapt rag``: its arguments in, the exit code out.
+
+    Raises:
+        medtasks.errors.InputError: bad input; the message says what and the mend.
+    """
+    parser = argparse.ArgumentParser(prog="medadapt rag", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for part in PARTS:
+        part.add_to(commands)
+    options = parser.parse_args(argv)
+    return options.run(options)
