@@ -39,7 +39,7 @@ class Mode:
 
     Attributes:
         steps: of :data:`STEPS`, in that order; none is ``always``.
-        gate_margin: nats below which a closed-book margin opens the book; inf where nothing is gated.
+        gate_margin: nats below which a closed-book margin opens the book.
         calibration: weight of the content-free scores, 0 or more.
         w: weight of the open book, 0 to 1.
     """
@@ -77,7 +77,10 @@ class Mode:
 
     def opens(self, closed: "np.ndarray") -> "np.ndarray":
         """Whether passages are looked at, by the closed-book scores: bool, shape ``(...)``."""
-        return margin(closed) < self.gate_margin
+        import numpy as np
+
+        found = margin(closed)
+        return found < self.gate_margin if "gate" in self.steps else np.ones_like(found, dtype=bool)
 
     def answer(
         self,
