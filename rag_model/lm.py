@@ -44,7 +44,7 @@ class RAG(Around):
         context_seed: of the arms that draw.
         mode, gate_margin, calibration, w: how the answer is made of scores with and without passages
             (:mod:`rag_model.answering`).
-        order: ``best_last``, the best passage nearest to the question, or ``best_first``.
+        order: ``best_last`` (the default), the best passage nearest to the question, or ``best_first``.
         cite: whether passages are numbered by rank, and a generated text's ``[2]`` noted in the sidecar, as an id.
         max_context_tokens: most tokens of an item's passages; they never take more than the model's window leaves.
         tuned: a file of ``medadapt rag tune``; arguments given here win over its own.
@@ -77,8 +77,8 @@ class RAG(Around):
         gate_margin: float | None = None,
         calibration: float | None = None,
         w: float | None = None,
-        order: str = prompts.BEST_LAST,
-        cite: bool = False,
+        order: str | None = None,
+        cite: bool | None = None,
         max_context_tokens: int | None = None,
         tuned: str | None = None,
         sidecar: str | None = None,
@@ -89,15 +89,16 @@ class RAG(Around):
         self.tuned = settings.read_tuned(tuned) if tuned else None
         given = {"k": k, "search": search, "query": query, "rerank": rerank, "filter": filter, "mmr": mmr, "fuse": fuse}
         given |= {"mode": mode, "gate_margin": gate_margin, "calibration": calibration, "w": w}
+        given |= {"order": order, "cite": cite, "max_context_tokens": max_context_tokens}
         chosen = settings.complete(given, self.tuned)
         self.k = chosen["k"]
         self.mode = answering.parse(chosen["mode"], **{name: chosen.get(name) for name in settings.STEP_OF})
-        self.layout = Layout(order, cite, self.mode.per_passage, self.mode.needs_neutral)
+        self.layout = Layout(chosen["order"], chosen["cite"], self.mode.per_passage, self.mode.needs_neutral)
         found_in = open_index(index)
         self.meta = found_in.meta
         super().__init__(make(inner, inner_args))
         self.answers = cache.Answers(self.inner)
-        self.budget = Budget(self.inner, max_context_tokens)
+        self.budget = Budget(self.inner, chosen["max_context_tokens"])
         kind = checked_kind(context)
         self.context, retrieval = None, None
         if self.k:
@@ -114,9 +115,7 @@ class RAG(Around):
             "context_seed": context_seed,
             "mode": self.mode.name,
             **self.mode.settings,
-            "order": order,
-            "cite": cite,
-            "max_context_tokens": max_context_tokens,
+            **{name: chosen[name] for name in settings.OF_LAYOUT},
         }
         self.fingerprint = settings.fingerprint(self.meta["fingerprint"], self.settings, inner, inner_args)
         self.records = Records(sidecar, self.fingerprint)
@@ -152,6 +151,7 @@ class RAG(Around):
             if request.args[0] != "":
                 sharing.setdefault((_key(request), request.args[0]), []).append(i)
         docs = {key: requests[group[0]].doc for (key, _), group in sharing.items()}
+        self._check(docs)
         passages = self._passages(docs, list(docs))
         asked, books = list(requests), {}
         for (key, _), group in sharing.items():

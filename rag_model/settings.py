@@ -9,13 +9,15 @@ from lm_eval.api.model import LM
 
 from medtasks import files
 from medtasks.errors import InputError
-from rag_model import answering
+from rag_model import answering, prompts
 
 NOT_PART_OF_THE_ANSWER = ("batch_size", "max_batch_size", "max_batch_tokens", "compile_layers", "device")
 """Arguments of the inner model that change its speed alone."""
 OF_RETRIEVAL = {"search": "exact", "query": "question", "rerank": None, "filter": None, "mmr": None, "fuse": "rrf"}
 """Arguments that say how passages are found, with their defaults."""
-DEFAULTS = {"k": 3, "mode": answering.ALWAYS} | OF_RETRIEVAL
+OF_LAYOUT = {"order": prompts.BEST_LAST, "cite": False, "max_context_tokens": None}
+"""Arguments that say how they are shown, with their defaults."""
+DEFAULTS = {"k": 3, "mode": answering.ALWAYS} | OF_RETRIEVAL | OF_LAYOUT
 """Of the arguments that a tuned file may hold."""
 STEP_OF = {"gate_margin": "gate", "calibration": "calibrate", "w": "mix"}
 """An argument -> the step of a mode that takes it."""
