@@ -80,7 +80,7 @@ def read(name: str) -> list[dict]:
         path = Path(name).expanduser()
         if not path.is_file():
             raise InputError(f"{name}: no such file")
-        rows = [_with_question(row, place) for place, row in corpora.file_rows(path)]
+        rows = [_item(row, place) for place, row in corpora.file_rows(path)]
     else:
         benchmark, _, split = name.partition(":")
         if split == "test":
@@ -122,12 +122,12 @@ def _held(overlap: contamination.Overlap, snippet: dict) -> Iterator[int]:
             yield finding.position
 
 
-def _with_question(row, place: str) -> dict:
-    if not isinstance(row, dict):
-        raise InputError(f"{place}: not a JSON object; each line must be one")
-    prompts.question_of(row, place)
-    options = row.get("options")
-    return row | {"options": options if isinstance(options, list) else list((options or {}).values())}
+def _item(row, place: str) -> dict:
+    """A row of a file, with its options as a list whatever its schema."""
+    if not isinstance(row, dict) or not any(isinstance(row.get(field), str) for field in prompts.QUESTION_FIELDS):
+        raise InputError(f"{place}: no question (one of {', '.join(prompts.QUESTION_FIELDS)}); each line must have one")
+    options = row.get("options") or row.get("choices") or [row[f"op{c}"] for c in "abcd" if row.get(f"op{c}")]
+    return row | {"options": [str(option) for option in (options.values() if isinstance(options, dict) else options)]}
 
 
 def _positive(text: str) -> int:
