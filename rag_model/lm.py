@@ -107,7 +107,7 @@ class RAG(Around):
             retrieval = Retrieval(found_in, **how, embedder=embedder, device=device, write=self.write)
             self.context = Context(kind, retrieval, self.k, context_seed)
         self.settings = {
-            "k": 0 if kind == "none" else self.k,
+            "k": {"none": 0, "oracle": min(1, self.k)}.get(kind, self.k),
             "search": chosen["search"],
             "query": chosen["query"],
             "retrieval": retrieval.settings if retrieval else None,

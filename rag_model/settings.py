@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from lm_eval.api.model import LM
+from typing import TYPE_CHECKING
 
 from medtasks import files
 from medtasks.errors import InputError
 from rag_model import answering, prompts
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
 
 NOT_PART_OF_THE_ANSWER = ("batch_size", "max_batch_size", "max_batch_tokens", "compile_layers", "device")
 """Arguments of the inner model that change its speed alone."""
@@ -56,7 +58,7 @@ def read_tuned(file: str | Path) -> Tuned:
         raise InputError(f"tuned={file}: not what medadapt rag tune writes ({error!r}); tune again") from error
 
 
-def fingerprint(index: str, chosen: Mapping[str, object], inner: str | LM, inner_args: Mapping[str, object]) -> str:
+def fingerprint(index: str, chosen: Mapping[str, object], inner: "str | LM", inner_args: Mapping[str, object]) -> str:
     """16 hex digits that change with whatever changes an answer: index, settings, and the inner model's arguments."""
     content = {
         "index": index,
