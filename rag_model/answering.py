@@ -3,8 +3,8 @@
 A mode is ``always``, or some of :data:`STEPS` joined by ``+`` (``gate+mix``). Whatever their order there, they act so:
 
 1. ``gate`` opens the book only where the closed-book margin, the log-probability of the likeliest option less that of
-   the second, is below ``gate_margin``; other items keep their closed-book answer (the margin signal of TARG, Wang et
-   al. 2025, arXiv:2511.09803).
+   the second, is below ``gate_margin``; other items, and those with a single option, keep their closed-book answer
+   (the margin signal of TARG, Wang et al. 2025, arXiv:2511.09803).
 2. ``per_passage`` shows the model one passage at a time and adds up the options' probabilities, each passage weighing
    as the softmax of its retrieval score (REPLUG, Shi et al. 2023, arXiv:2301.12652). The probabilities are those of the
    options among themselves, so that no passage counts more for making any letter at all more likely.

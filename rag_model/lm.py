@@ -202,11 +202,8 @@ class RAG(Around):
         """Refuse items without a question, and those that the settings were tuned on."""
         for (task, _), doc in docs.items():
             prompts.question_of(doc, task)
-            if self.tuned and doc.get("id") in self.tuned.items:
-                raise InputError(
-                    f"task {task}: the settings in 'tuned' were chosen on its item {doc['id']}, so it cannot measure "
-                    "them; run it with other settings, or tune on other splits"
-                )
+            if self.tuned:
+                self.tuned.refuse(doc, task)
 
     def _passages(self, docs: Mapping[Key, dict], wanted: Sequence[Key]) -> dict[Key, list[Passage]]:
         logger.info("rag: passages (%s) for %d of %d items", self.context.kind, len(wanted), len(docs))

@@ -39,6 +39,18 @@ class Tuned:
     items: frozenset[str]
     record: Mapping[str, object]
 
+    def refuse(self, doc: Mapping[str, object], task: str) -> None:
+        """Refuse an item that the settings were chosen by.
+
+        Raises:
+            InputError: it is one.
+        """
+        if doc.get("id") in self.items:
+            raise InputError(
+                f"task {task}: the settings in 'tuned' were chosen on its item {doc['id']}, so it cannot measure them; "
+                "run it with other settings, or tune on other splits"
+            )
+
 
 def read_tuned(file: str | Path) -> Tuned:
     """Read ``tuned.json``.
