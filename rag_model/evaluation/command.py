@@ -11,6 +11,7 @@ from rag_model.evaluation import sets
 from rag_model.evaluation.measuring import measure, table
 from rag_model.index import INDEX, open_index
 from rag_model.retrieval import SEARCHES, Retrieval
+from rag_model.retrieval.dense import embedder_of
 
 NUMBERS = ("filter", "mmr")
 ARGUMENTS = ("query", "rerank", "fuse", *NUMBERS)
@@ -76,7 +77,12 @@ def evaluate(options: argparse.Namespace) -> int:
         files.write_jsonl(Path(options.corpus).expanduser(), sets.abstracts())
         build(options.corpus, folder, embedding.Embedder(embedder or embedding.DEFAULT))
     index = open_index(folder)
-    retrievals = {how: _retrieval(how, index, embedder, given.get("cache")) for how in options.search}
+    arguments = {how: _arguments(how) for how in options.search}
+    if any(own["search"] != "bm25" or "mmr" in own for own in arguments.values()):
+        embedder = embedder_of(index, embedder, None)  # one for all, loaded once
+    retrievals = {
+        how: Retrieval(index, embedder=embedder, cache=given.get("cache"), **own) for how, own in arguments.items()
+    }
     rows = measure(retrievals, question_sets, options.k)
     shown = table(rows)
     print(shown, end="")
@@ -86,9 +92,10 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _retrieval(how: str, index, embedder: str | None, cache: str | None) -> Retrieval:
+def _arguments(how: str) -> dict:
+    """``rrf,mmr=0.5`` as keyword arguments of :class:`Retrieval`."""
     search, *others = how.split(",")
-    arguments = {}
+    arguments = {"search": search}
     for other in others:
         name, equals, value = other.partition("=")
         if name not in ARGUMENTS or not equals:
@@ -97,7 +104,7 @@ def _retrieval(how: str, index, embedder: str | None, cache: str | None) -> Retr
             arguments[name] = float(value) if name in NUMBERS else value
         except ValueError as error:
             raise InputError(f"--search {how}: {name} must be a number, not '{value}'") from error
-    return Retrieval(index, search=search, embedder=embedder, cache=cache, **arguments)
+    return arguments
 
 
 def _positive(text: str) -> int:

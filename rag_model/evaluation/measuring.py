@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from medtasks.errors import InputError
 from rag_model.chunking import embedded_text
-from rag_model.evaluation.metrics import Estimate, estimate, ndcg, recall, reciprocal_rank
+from rag_model.evaluation.metrics import estimate, ndcg, recall, reciprocal_rank
 from rag_model.evaluation.sets import QuestionSet
 from rag_model.retrieval import Found, Retrieval
 
@@ -17,7 +17,8 @@ def measure(retrievals: Mapping[str, Retrieval], question_sets: Sequence[Questio
     """A row for each set and each of ``retrievals`` (by name; all of one index).
 
     A row has ``set``, ``retriever``, ``n`` (questions), ``settings``, and ``metrics``: by name ``mean``, ``low`` and
-    ``high`` (95%), between 0 and 1.
+    ``high`` (95%), between 0 and 1; but for the first retriever also ``differences``, likewise, to the first, question
+    by question.
 
     - where passages are known: ``recall@k`` for each of ``ks``, ``ndcg@10``, ``mrr``. What is ranked are documents, the
       passages of the corpus, each by its best snippet; ``mrr`` looks at the first ``max(ks, 10)``.
@@ -28,37 +29,48 @@ def measure(retrievals: Mapping[str, Retrieval], question_sets: Sequence[Questio
     Raises:
         InputError: the index lacks passages that are to be found.
     """
+    import numpy as np
+
     rows = []
     for questions in question_sets:
+        first: dict[str, np.ndarray] = {}
         for name, retrieval in retrievals.items():
             values = _exam(retrieval, questions, ks) if questions.relevant is None else _known(retrieval, questions, ks)
-            metrics = {metric: estimate(of_question)._asdict() for metric, of_question in values.items()}
-            about = {"set": questions.name, "retriever": name, "n": len(questions.items)}
-            rows.append(about | {"settings": retrieval.settings, "metrics": metrics})
+            arrays = {metric: np.array(of_question) for metric, of_question in values.items()}
+            row = {"set": questions.name, "retriever": name, "n": len(questions.items), "settings": retrieval.settings}
+            row["metrics"] = {metric: estimate(of_question)._asdict() for metric, of_question in arrays.items()}
+            if first:
+                row["differences"] = {metric: estimate(arrays[metric] - first[metric])._asdict() for metric in first}
+            first = first or arrays
+            rows.append(row)
     return rows
 
 
 def table(rows: Sequence[dict]) -> str:
-    """``rows`` of :func:`measure` as markdown: a table a set, in percent, with 95% intervals."""
+    """``rows`` of :func:`measure` as markdown: a table a set, in percent, with 95% intervals; in the last column the
+    difference to the first retriever in nDCG or, of exams, in what tells."""
     tables = []
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
         metrics = list(own[0]["metrics"])
-        lines = [
-            f"{name}, {own[0]['n']:,} questions:",
-            "",
-            f"| retriever | {' | '.join(metrics)} |",
-            "|---" * (len(metrics) + 1) + "|",
-        ]
+        telling = next(metric for metric in reversed(metrics) if metric.startswith(("ndcg", "right-wrong")))
+        heads = ["retriever", *metrics, f"{telling}, difference to {own[0]['retriever']}"]
+        lines = [f"{name}, {own[0]['n']:,} questions:", "", _line(heads), "|---" * len(heads) + "|"]
         for row in own:
-            cells = [_cell(Estimate(**row["metrics"][metric])) for metric in metrics]
-            lines.append(f"| {row['retriever']} | {' | '.join(cells)} |")
+            cells = [_cell(row["metrics"][metric]) for metric in metrics]
+            difference = _cell(row["differences"][telling], "+") if "differences" in row else ""
+            lines.append(_line([row["retriever"], *cells, difference]))
         tables.append("\n".join(lines))
     return "\n\n".join(tables) + "\n"
 
 
-def _cell(of: Estimate) -> str:
-    return f"{100 * of.mean:.1f} [{100 * of.low:.1f}, {100 * of.high:.1f}]"
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(of: Mapping[str, float], sign: str = "") -> str:
+    mean, low, high = (format(100 * of[name], f"{sign}.1f") for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def _known(retrieval: Retrieval, questions: QuestionSet, ks: Sequence[int]) -> dict[str, list[float]]:

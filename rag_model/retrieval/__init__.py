@@ -2,6 +2,7 @@
 
 ========== ========================================================
 dense      exact search over the vectors, and Chroma's
+top_k      the largest of many scores
 bm25       search by words
 fusion     reciprocal rank fusion, and several queries in turn
 mmr        passages that do not repeat each other

@@ -7,7 +7,7 @@ and ``settings.json``, which says of what index and words they are.
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from medtasks import files
 from rag_model.chunking import embedded_text
 from rag_model.index import Index
-from rag_model.retrieval import dense
+from rag_model.retrieval.top_k import best_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +29,8 @@ LOCK = ".bm25.lock"
 SETTINGS = "settings.json"
 K1, B = 1.2, 0.75
 """Lucene's."""
-BLOCK = 64
-"""Queries scored at once by one thread."""
+BLOCK = 1 << 18
+"""Scores that one thread holds at once: 1 MB, which fits its cache."""
 
 
 class BM25:
@@ -71,16 +71,15 @@ class BM25:
 
         k = min(k, len(self.index.ids))
         terms = [self._terms(query) for query in queries]
-        parts = [terms[start : start + BLOCK] for start in range(0, len(terms), BLOCK)]
+        size = max(1, BLOCK // len(self.index.ids))
+        parts = [terms[start : start + size] for start in range(0, len(terms), size)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(lambda part: self._best(part, k), parts))
         positions = np.concatenate([np.empty((0, k), np.int64), *(positions for positions, _ in found)])
         scores = np.concatenate([np.empty((0, k), np.float32), *(scores for _, scores in found)])
-        ids = [
-            [self.index.ids[position] for position, score in zip(*row, strict=True) if score > 0]
-            for row in zip(positions, scores, strict=True)
-        ]
-        return ids, np.where(scores > 0, scores, -np.inf).astype(np.float32)
+        names, n_found = self.index.ids, np.isfinite(scores).sum(axis=1).tolist()
+        ids = [[names[place] for place in row[:n]] for row, n in zip(positions.tolist(), n_found, strict=True)]
+        return ids, scores
 
     def _best(self, terms: list[list[int]], k: int) -> "tuple[np.ndarray, np.ndarray]":
         """Positions and scores of the best ``k`` snippets for each query, given as numbers of its words."""
@@ -91,7 +90,7 @@ class BM25:
         numbers = np.fromiter(chain.from_iterable(terms), dtype=np.int32)
         ends = np.cumsum([0, *map(len, terms)])
         asked = csr_array((counts, numbers, ends), shape=(len(terms), self._scores.shape[0]))
-        return dense.best_of((asked @ self._scores).toarray(), k)
+        return best_of((asked @ self._scores).toarray(), k)
 
     def _terms(self, query: str) -> list[int]:
         """The numbers of the words of ``query`` that some snippet has; a word that comes twice counts twice."""
@@ -109,40 +108,51 @@ class BM25:
 
     @cached_property
     def _opened(self):
-        import bm25s
-        from filelock import FileLock
         from scipy.sparse import csr_array
 
-        folder = self.index.folder / FOLDER
-        with FileLock(self.index.folder / LOCK):
-            if not self._is_whole(folder):
-                self._build(folder)
-        model = bm25s.BM25.load(folder, mmap=True)
+        model = self._kept() or self._made()
         data, indices, indptr = (model.scores[part] for part in ("data", "indices", "indptr"))
         scores = csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(self.index.ids)))
         return scores, model.vocab_dict
 
-    def _build(self, folder: Path) -> None:
+    def _kept(self):
+        """bm25s's model of the files, made if they are not there; None where they cannot be written."""
+        import bm25s
+        from filelock import FileLock
+
+        folder = self.index.folder / FOLDER
+        try:
+            if not self._is_whole(folder):
+                with FileLock(self.index.folder / LOCK):
+                    if not self._is_whole(folder):
+                        self._keep(self._made(), folder)
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s); words are counted anew in every process", folder, error)
+            return None
+        return bm25s.BM25.load(folder, mmap=True)
+
+    def _made(self):
+        """bm25s's model of the index's snippets."""
         import bm25s
 
         logger.info("bm25: counting the words of %d snippets", len(self.index.ids))
         vocabulary: dict[str, int] = {}
         numbers = [
-            [vocabulary.setdefault(stem, len(vocabulary)) for stem in stems(embedded_text(snippet))]
-            for snippet in self._snippets()
+            [vocabulary.setdefault(stem, len(vocabulary)) for stem in stems(embedded_text(self.index.snippet(name)))]
+            for name in self.index.ids
         ]
         model = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
         model.index((numbers, vocabulary), show_progress=False)
+        return model
+
+    def _keep(self, model, folder: Path) -> None:
         with files.new_folder(folder) as unfinished:
             model.save(unfinished, show_progress=False)
             parts = {file.name: files.sha256_file(file) for file in sorted(unfinished.iterdir())}
             files.write_json(unfinished / SETTINGS, {"settings": self.settings, "files": parts})
 
-    def _snippets(self) -> Iterator[dict]:
-        return map(self.index.snippet, self.index.ids)
-
     def _is_whole(self, folder: Path) -> bool:
-        """Whether the files are there, as written, and of this index and these settings; else says which are not."""
+        """Whether the files are there, as written, of this index and with these settings; warns where not so."""
         if not folder.is_dir():
             return False
         try:

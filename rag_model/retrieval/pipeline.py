@@ -86,10 +86,10 @@ class Retrieval:
         self._weights = _weights(fuse)
         self._embedder = dense.embedder_of(index, embedder, device) if search != "bm25" or mmr is not None else None
         self.reranker = Reranker(rerank, device) if isinstance(rerank, str) else rerank
+        self.searcher = self._searcher()
         self.cache = kept.Cache(kept.file_of(cache, index.meta["fingerprint"]))
 
-    @cached_property
-    def searcher(self) -> fusion.Searcher:
+    def _searcher(self) -> fusion.Searcher:
         """What finds the candidates of each query."""
         if self.how == "exact":
             return dense.Exact(self.index, self._embedder, self.device)
@@ -109,7 +109,7 @@ class Retrieval:
         """Everything that what is found depends on, as JSON: for fingerprints and records."""
         searched = {"search": self.how}
         if self.how in ("bm25", "rrf"):
-            searched["bm25"] = {name: value for name, value in BM25(self.index).settings.items() if name != "index"}
+            searched["bm25"] = BM25(self.index).settings
         if self.how == "rrf":
             searched["fuse"] = {"weights": self._weights, "k": fusion.RRF_K, "depth": fusion.DEPTH}
         reranker = self.reranker
@@ -137,7 +137,8 @@ class Retrieval:
             InputError: an item without a question, or a store or model that cannot be used.
         """
         asked = queries(items, self.query, self._written if self.query in WRITTEN else None)
-        keys = [files.sha256_json([self.settings, k, of_item]) for of_item in asked]
+        settings = files.sha256_json(self.settings)
+        keys = [files.sha256_json([settings, k, of_item]) for of_item in asked]
         found = self.cache.get(keys)
         new = {key: of_item for key, of_item in zip(keys, asked, strict=True) if key not in found}
         if new:

@@ -43,12 +43,14 @@ def queries(items: Sequence[dict], how: str, write: Callable[[list[str]], list[s
     """The queries of each item; their results share its ``k`` passages.
 
     Args:
-        items: dicts with a question (:func:`rag_model.prompts.question_of`) and, where there are any, ``options``.
+        items: dicts with a question (:func:`rag_model.prompts.question_of`) and, where there are any, ``options`` (or
+            ``choices``): a list, or a dict by letter.
         how: one of :data:`HOW`.
             ``question``: the question alone.
             ``question+options``: the question and its options, a line each.
-            ``per_option``: for each option the question with it. Options that name nothing (``yes``, ``none of the
-            above``) are passed over; where none is left, the question alone.
+            ``per_option``: for each option, it and the question; the option first, since an embedder cuts off the end
+            of a long text. Options that name nothing (``yes``, ``none of the above``) are passed over; where none is
+            left, the question alone.
             ``hyde``: what the model writes to :data:`HYDE`.
             ``decompose``: the question, and what the model writes to :data:`DECOMPOSE`, at most :data:`MOST_PARTS`.
         write: prompts -> texts, for the last two. Where a text is empty, the question alone is searched for.
@@ -62,28 +64,34 @@ def queries(items: Sequence[dict], how: str, write: Callable[[list[str]], list[s
     if how in WRITTEN:
         if write is None:
             raise InputError(f"query={how} needs a model that writes; use it with --model rag, or take another query")
-        form = HYDE if how == "hyde" else DECOMPOSE
+        form, of_text = (HYDE, _hypothetical) if how == "hyde" else (DECOMPOSE, _parts)
         texts = write([form.format(question=question, most=MOST_PARTS) for question in questions])
-        of_text = _hypothetical if how == "hyde" else _parts
         return [of_text(question, text) for question, text in zip(questions, texts, strict=True)]
-    options = [_options(item) for item in items]
-    if how == "question+options":
-        texts = ["\n".join([question, *own]) for question, own in zip(questions, options, strict=True)]
-        return [[Query(text, text)] for text in texts]
-    if how == "per_option":
-        pairs = [[f"{question}\n{option}" for option in own] for question, own in zip(questions, options, strict=True)]
-        return [
-            [Query(text, text) for text in texts or [question]]
-            for question, texts in zip(questions, pairs, strict=True)
-        ]
-    return [[Query(question, question)] for question in questions]
+    of_fields = {"question": _alone, "question+options": _with_options, "per_option": _per_option}[how]
+    return [of_fields(question, _options(item)) for question, item in zip(questions, items, strict=True)]
+
+
+def _alone(question: str, options: list[str]) -> list[Query]:
+    return [Query(question, question)]
+
+
+def _with_options(question: str, options: list[str]) -> list[Query]:
+    text = "\n".join([question, *options])
+    return [Query(text, text)]
+
+
+def _per_option(question: str, options: list[str]) -> list[Query]:
+    texts = dict.fromkeys(f"{option}\n{question}" for option in options)
+    return [Query(text, text) for text in texts] or _alone(question, options)
 
 
 def _options(item: dict) -> list[str]:
     """The options of an item that name something."""
     from medtasks.ngrams import normalize
 
-    return [option for option in item.get("options") or [] if option.strip() and not EMPTY.fullmatch(normalize(option))]
+    options = item.get("options", item.get("choices")) or []
+    texts = [str(option).strip() for option in (options.values() if isinstance(options, dict) else options)]
+    return [text for text in texts if text and not EMPTY.fullmatch(normalize(text))]
 
 
 def _hypothetical(question: str, text: str) -> list[Query]:

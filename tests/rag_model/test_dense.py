@@ -9,7 +9,7 @@ from rag_model import embedding
 from rag_model.build import build
 from rag_model.index import open_index
 from rag_model.retrieval import Retrieval, dense
-from rag_model.retrieval.dense import Chroma, Exact, top_k
+from rag_model.retrieval.dense import Chroma, Exact
 
 QUERIES = [item["question"] for item in ITEMS]
 
@@ -23,61 +23,6 @@ def brute_force(queries, vectors, k):
 @pytest.fixture
 def index(little_index):
     return open_index(little_index)
-
-
-@pytest.fixture
-def many():
-    """(500 vectors, 33 queries), float32, of 16 dimensions."""
-    rng = np.random.default_rng(4242)
-    return rng.normal(size=(500, 16)).astype("float32"), rng.normal(size=(33, 16)).astype("float32")
-
-
-@pytest.mark.parametrize("k", [1, 5, 40, 500])
-@pytest.mark.parametrize("block_queries", [10, 1024])
-def test_top_k_is_brute_force_over_shards(many, k, block_queries, monkeypatch):
-    monkeypatch.setattr(dense, "BLOCK_QUERIES", block_queries)
-    vectors, queries = many
-    positions, scores = top_k(queries, [vectors[:3], vectors[3:200], vectors[200:]], k)
-    expected_positions, expected_scores = brute_force(queries, vectors, k)
-    assert (positions == expected_positions).all()
-    np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
-
-
-def test_of_equal_scores_the_earlier_position_wins():
-    vectors = np.ones((10, 4), dtype="float32")
-    positions, _ = top_k(np.ones((2, 4), dtype="float32"), [vectors[:4], vectors[4:]], 6)
-    assert positions.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
-
-
-def test_what_is_asked_in_the_same_call_and_how_rows_are_cut_change_not_one_bit(many):
-    vectors, queries = many
-    positions, scores = top_k(queries, [vectors], 7)
-    alone = [top_k(query[None], [vectors[start : start + 90] for start in range(0, 500, 90)], 7) for query in queries]
-    assert (positions == np.concatenate([positions for positions, _ in alone])).all()
-    assert (scores == np.concatenate([scores for _, scores in alone])).all()
-
-
-def test_neighbours_closer_than_float32_can_tell_stand_in_their_true_order():
-    rng = np.random.default_rng(7)
-    vectors = np.tile(rng.normal(size=64), (300, 1)).astype("float32")
-    vectors[:, 0] += np.float32(2e-7) * rng.permutation(300).astype("float32")
-    query = rng.normal(size=(1, 64)).astype("float32")
-    assert (top_k(query, [vectors], 20)[0] == brute_force(query, vectors, 20)[0]).all()
-
-
-def test_the_best_of_scores_are_those_of_a_stable_sort():
-    scores = np.random.default_rng(1).integers(0, 9, size=(20, 300)).astype("float32")
-    positions, best = dense.best_of(scores, 30)
-    expected = np.argsort(-scores, axis=1, kind="stable")[:, :30]
-    assert (positions == expected).all() and (best == np.take_along_axis(scores, expected, axis=1)).all()
-
-
-@pytest.mark.parametrize("size", [1, 7, 100])
-def test_blocks_hold_the_rows_of_the_shards(size):
-    rows = np.arange(60, dtype="float32").reshape(30, 2)
-    cut = list(dense.blocks([rows[:4], rows[4:25], rows[25:]], size))
-    assert (np.concatenate(cut) == rows).all()
-    assert {len(block) for block in cut[:-1]} <= {size} and 0 < len(cut[-1]) <= size
 
 
 def test_an_index_too_large_to_hold_is_read_at_every_search(index, monkeypatch):
