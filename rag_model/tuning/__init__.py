@@ -2,7 +2,7 @@
 
 ========== ============================================================
 dev        the items to choose by, and what keeps test items out
-arms       every item scored once in each arm
+scores     every item scored once in each arm
 grid       settings, and what each of them makes of the same scores
 choice     accuracies with their errors, and the rule that chooses
 command    ``medadapt rag tune``

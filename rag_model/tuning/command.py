@@ -11,7 +11,7 @@ from medtasks.errors import InputError
 DEFAULT_GRID = {
     "k": [1, 3, 5],
     "query": ["question", "question+options"],
-    "gate_margin": [0.25, 0.5, 1.0, 2.0],
+    "gate_margin": [0.25, 0.5, 1.0, 2.0, 4.0],
     "calibration": [0.5, 1.0],
     "w": [0.25, 0.5, 0.75],
 }
@@ -67,7 +67,8 @@ def tune(options: argparse.Namespace) -> int:
     """
     from lm_eval.utils import simple_parse_args_string
 
-    from rag_model.tuning import arms, choice, dev, grid
+    from rag_model.tuning import choice, dev, grid
+    from rag_model.tuning.scores import score
 
     tried = grid.Grid(**{name: getattr(options, name) for name in (*DEFAULT_GRID, "per_passage")})
     if not tried.k or not tried.query:
@@ -81,7 +82,7 @@ def tune(options: argparse.Namespace) -> int:
     outcomes, reference = [], None
     for base in tried.bases:
         print(f"scoring {base}", flush=True)
-        scores = arms.score({task: own.items for task, own in data.items()}, make, base)
+        scores = score({task: own.items for task, own in data.items()}, make, base)
         reference = reference or grid.closed(scores)
         outcomes += [grid.outcome(base, mode, scores) for mode in tried.modes(base)]
 
@@ -118,7 +119,7 @@ def _models(options: argparse.Namespace, given: Mapping[str, object]) -> tuple[C
     from rag_model.inner import make as make_inner
     from rag_model.lm import RAG
     from rag_model.settings import NOT_PART_OF_THE_ANSWER, OF_LAYOUT, OF_RETRIEVAL
-    from rag_model.tuning.arms import EVERYTHING, Base
+    from rag_model.tuning.scores import EVERYTHING, Base
 
     ours = [name for name in inspect.signature(RAG).parameters if name != "inner_args"]
     of_rag = {name: value for name, value in given.items() if name in ours}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_model.answering import Mode, parse
-from rag_model.tuning.arms import Base, Scores
+from rag_model.tuning.scores import Base, Scores
 
 
 @dataclass(frozen=True)

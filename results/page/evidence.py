@@ -172,7 +172,7 @@ def adds(run: Run, base: Run) -> str:
         parts.append(model(run))
     if training := trained_by(run):
         parts.append(f"adapter {training}")
-    if passages(run):
+    if passages(run) or config.get("rag_mode", "always") != "always":
         parts.append(_shown(config))
     return " + ".join(parts) or "the model alone"
 
@@ -182,6 +182,7 @@ def _shown(config: dict) -> str:
     k, kind = int(config["rag_k"]), config.get("rag_context", "retrieved")
     corpus = config.get("rag_corpus", {}).get("name", "an index")
     which = "" if kind == "retrieved" else f"{kind} "
-    found = "the item's own context" if kind == "oracle" else f"{k} {which}passage{'s' if k > 1 else ''} of {corpus}"
+    of_kind = {"none": "no passages", "oracle": "the item's own context"}
+    found = of_kind.get(kind, f"{k} {which}passage{'s' if k > 1 else ''} of {corpus}")
     mode = config.get("rag_mode", "always")
     return found if mode == "always" else f"{found} ({mode})"

@@ -215,10 +215,11 @@ def test_hf_inside_k_0_gives_the_same_numbers(rag, tiny_llama):
     assert nothing["max_length"] == plain["max_length"] == 256
 
 
-def test_hf_mcq_inside_gives_hfs_numbers(rag, tiny_llama):
+@pytest.mark.parametrize("mode", [{}, {"mode": "per_passage+calibrate+mix", "w": 0.5}])
+def test_hf_mcq_inside_gives_hfs_numbers(rag, tiny_llama, mode):
     """It is the default, and sees the same prompts with passages."""
-    theirs = evaluate("rag", hf(rag, tiny_llama), limit=4)
-    arguments = {name: value for name, value in hf(rag, tiny_llama).items() if name != "inner"}
+    theirs = evaluate("rag", hf(rag, tiny_llama, **mode), limit=4)
+    arguments = {name: value for name, value in hf(rag, tiny_llama, **mode).items() if name != "inner"}
     ours = evaluate("rag", arguments, limit=4)
     assert ours["config"]["scoring"] == "packed"
     for a, b in zip(theirs["samples"]["little"], ours["samples"]["little"], strict=True):

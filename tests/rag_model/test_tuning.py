@@ -13,8 +13,8 @@ from rag_model import rag_command
 from rag_model.answering import parse
 from rag_model.lm import RAG
 from rag_model.tuning import choice, dev
-from rag_model.tuning.arms import Base, Scores
 from rag_model.tuning.grid import Grid, Outcome, closed, outcome
+from rag_model.tuning.scores import Base, Scores
 
 PLAIN = Base("question", 1, False)
 

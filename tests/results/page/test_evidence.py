@@ -144,6 +144,7 @@ def test_another_model_is_named(whole_study):
         ({"rag_context": "shuffled", "rag_mode": "gate+mix"}, "2 shuffled passages of books (gate+mix)"),
         ({"rag_context": "oracle", "rag_k": 1}, "the item's own context"),
         ({"rag_context": "none", "rag_k": 0}, "the model alone"),
+        ({"rag_context": "none", "rag_k": 0, "rag_mode": "calibrate"}, "no passages (calibrate)"),
     ],
 )
 def test_control_arms_and_modes_are_named(whole_study, config, said):
