@@ -69,7 +69,7 @@ def opened(
         sharing.setdefault(request.args[0], []).append(request)
     fitting = {prompt: budget.window(method, group) for prompt, group in sharing.items()}
     doc, task = requests[0].doc, key[0]
-    parts = [[passage] for passage in passages] if layout.per_passage else [list(passages)]
+    parts = [[passage] for passage in passages] if layout.per_passage and passages else [list(passages)]
     kept = [(part, fit) for part in parts if (fit := _fitting(layout, budget, key, requests, fitting, part))]
     rows, neutral = [], []
     for _, snippets in kept or [([], [])]:

@@ -2,11 +2,18 @@
 
 import argparse
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medtasks import files
 from medtasks.errors import InputError
+from rag_model.settings import NOT_PART_OF_THE_ANSWER, OF_LAYOUT, OF_RETRIEVAL
+
+if TYPE_CHECKING:
+    from rag_model.tuning.dev import Dev
+    from rag_model.tuning.grid import Grid
 
 DEFAULT_GRID = {
     "k": [1, 3, 5],
@@ -67,10 +74,10 @@ def tune(options: argparse.Namespace) -> int:
     """
     from lm_eval.utils import simple_parse_args_string
 
-    from rag_model.tuning import choice, dev, grid
-    from rag_model.tuning.scores import score
+    from rag_model.tuning import choice, dev
+    from rag_model.tuning.grid import Grid
 
-    tried = grid.Grid(**{name: getattr(options, name) for name in (*DEFAULT_GRID, "per_passage")})
+    tried = Grid(**{name: getattr(options, name) for name in (*DEFAULT_GRID, "per_passage")})
     if not tried.k or not tried.query:
         raise InputError("--k and --query: give at least one value each")
     given = simple_parse_args_string(options.model_args)
@@ -78,68 +85,63 @@ def tune(options: argparse.Namespace) -> int:
         raise InputError(f"--model_args {taken[0]}: is tuned, or has an option of its own, --{taken[0]}")
     splits = [split for split in getattr(options, "splits", "").split(",") if split]
     data = dev.load(options.tasks.split(","), splits, getattr(options, "limit", None))
-    make, of_rag, inner_args = _models(options, given)
-    outcomes, reference = [], None
-    for base in tried.bases:
-        print(f"scoring {base}", flush=True)
-        scores = score({task: own.items for task, own in data.items()}, make, base)
-        reference = reference or grid.closed(scores)
-        outcomes += [grid.outcome(base, mode, scores) for mode in tried.modes(base)]
+    outcomes, reference, about = _searched(options, given, tried, data)
 
     def simplicity(one):
         return tried.simplicity(one.base, one.mode)
 
-    top, one = choice.best(outcomes, simplicity), choice.chosen(outcomes, simplicity)
     rows = [choice.row(outcome, reference) for outcome in outcomes]
-    found = choice.row(one, reference)
-    model = make(one.base)
-    files.write_json(
-        Path(options.out).expanduser(),
-        {
-            "chosen": found | {"settings": found["settings"] | of_rag},
-            "best": choice.row(top, reference),
-            "closed": choice.row(reference, reference),
-            "rule": RULE,
-            "grid": rows,
-            "data": {task: own.record for task, own in data.items()},
-            "index": model.meta["fingerprint"],
-            "corpus": model.meta["corpus"],
-            "model": {"inner": options.inner} | inner_args,
-        },
-    )
-    print(shown(rows, choice.row(reference, reference), choice.row(top, reference), found))
+    closed = choice.row(reference, reference)
+    best = choice.row(choice.best(outcomes, simplicity), reference)
+    chosen = choice.row(choice.chosen(outcomes, simplicity), reference)
+    as_given = {name: given[name] for name in (*OF_RETRIEVAL, *OF_LAYOUT) if name in given}
+    found = {"chosen": chosen | {"settings": chosen["settings"] | as_given}, "best": best, "closed": closed}
+    found |= {"rule": RULE, "grid": rows, "data": {task: own.record for task, own in data.items()}}
+    files.write_json(Path(options.out).expanduser(), found | about)
+    print(shown(rows, closed, best, chosen))
     print(f"use it: --model rag --model_args {options.model_args},index={options.index},tuned={options.out}")
     return 0
 
 
-def _models(options: argparse.Namespace, given: Mapping[str, object]) -> tuple[Callable, dict, dict]:
-    """A function from a base to the model that scores it, all around one inner model; the arguments of ``rag`` that
-    stay as they are; the inner model's."""
-    from rag_model.cache import own_table
-    from rag_model.inner import make as make_inner
+def _searched(options: argparse.Namespace, given: Mapping[str, object], tried: "Grid", data: "Mapping[str, Dev]"):
+    """What every setting makes of the dev items, and the closed book; and of what index and model that is."""
+    from rag_model.inner import make
     from rag_model.lm import RAG
-    from rag_model.settings import NOT_PART_OF_THE_ANSWER, OF_LAYOUT, OF_RETRIEVAL
-    from rag_model.tuning.scores import EVERYTHING, Base
+    from rag_model.tuning import grid
+    from rag_model.tuning.scores import score
 
     ours = [name for name in inspect.signature(RAG).parameters if name != "inner_args"]
     of_rag = {name: value for name, value in given.items() if name in ours}
     inner_args = {name: value for name, value in given.items() if name not in ours}
-    inner = make_inner(options.inner, inner_args)
-    recorded = {name: value for name, value in inner_args.items() if name not in NOT_PART_OF_THE_ANSWER}
-    table = {}
-    if file := getattr(options, "use_cache", None):
-        from sqlitedict import SqliteDict
+    inner = make(options.inner, inner_args)
+    about = {"inner": options.inner} | {n: v for n, v in inner_args.items() if n not in NOT_PART_OF_THE_ANSWER}
+    items = {task: own.items for task, own in data.items()}
+    outcomes, reference = [], None
+    with _table(getattr(options, "use_cache", None), about) as table:
+        for base in tried.bases:
+            print(f"scoring {base}", flush=True)
+            how = {"k": base.k, "query": base.query, "mode": base.every_arm, "w": 0.5}
+            model = RAG(options.index, inner, **how, **of_rag)
+            model.answers.file_in(table)
+            scores = score(items, model)
+            reference = reference or grid.closed(scores)
+            outcomes += [grid.outcome(base, mode, scores) for mode in tried.modes(base)]
+    return outcomes, reference, {"index": model.meta["fingerprint"], "corpus": model.meta["corpus"], "model": about}
 
-        table = SqliteDict(str(Path(file).expanduser()), autocommit=True)
-        own_table(table, f"tune_{files.sha256_json([options.inner, recorded])[:16]}")
 
-    def make(base: Base) -> RAG:
-        mode = f"per_passage+{EVERYTHING}" if base.per_passage else EVERYTHING
-        model = RAG(options.index, inner, k=base.k, query=base.query, mode=mode, w=0.5, **of_rag)
-        model.answers.file_in(table)
-        return model
+@contextmanager
+def _table(file: str | None, about: Mapping[str, object]) -> Iterator[MutableMapping]:
+    """Where answers of the model ``about`` are filed: in memory, or in its own table of ``file``."""
+    if file is None:
+        yield {}
+        return
+    from sqlitedict import SqliteDict
 
-    return make, {name: of_rag[name] for name in (*OF_RETRIEVAL, *OF_LAYOUT) if name in of_rag}, recorded
+    from rag_model.cache import own_table
+
+    with SqliteDict(str(Path(file).expanduser()), autocommit=True) as table:
+        own_table(table, f"tune_{files.sha256_json(about)[:16]}")
+        yield table
 
 
 def shown(rows: Sequence[dict], closed: dict, best: dict, chosen: dict) -> str:

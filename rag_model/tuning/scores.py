@@ -1,6 +1,6 @@
 """Every dev item scored once in each arm, as arrays over the items of a task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 NEVER = -1e9
 """Log-probability of an option that an item does not have, where another of its task has more."""
-EVERYTHING = "calibrate+mix"
-"""A mode that needs every arm."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,11 @@ class Base:
     query: str
     k: int
     per_passage: bool
+
+    @property
+    def every_arm(self) -> str:
+        """A mode that needs every arm."""
+        return "per_passage+calibrate+mix" if self.per_passage else "calibrate+mix"
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,15 @@ class Scores:
     gold: np.ndarray
 
 
-def score(items: Mapping[str, Sequence[dict]], model: "Callable[[Base], RAG]", base: Base) -> dict[str, Scores]:
+def score(items: Mapping[str, Sequence[dict]], model: "RAG") -> dict[str, Scores]:
     """Score each task's items in all arms.
 
     Args:
         items: task -> its items; the prompts are :func:`medtasks.mcq.render`'s, the options its letters.
-        model: gives the model whose mode needs every arm, with passages as ``base`` says.
+        model: in a mode that needs every arm.
     """
     asked = {(task, i): _requests(task, i, item) for task, of in items.items() for i, item in enumerate(of)}
-    found = model(base).score(asked)
+    found = model.score(asked)
     return {task: _stacked(of, [found[task, i] for i in range(len(of))]) for task, of in items.items()}
 
 
