@@ -39,7 +39,7 @@ class Known:
         self.name, self.fingerprint = embedder.name, embedder.fingerprint
         self.vectors = dict(zip(texts, vectors, strict=True))
 
-    def encode(self, texts):
+    def encode_queries(self, texts):
         return np.stack([self.vectors[text] for text in texts])
 
 
@@ -50,14 +50,13 @@ def main() -> None:
     from rag_model.embedding import Embedder
     from rag_model.index import open_index
     from rag_model.retrieval import Retrieval
-    from rag_model.retrieval.dense import query_vectors
 
     index, embedder = open_index(arguments.index), Embedder(arguments.embedder, arguments.device)
     items = [item for task in TASKS for item in benchmarks.load(task, "test")]
     items = items[:: max(1, len(items) // arguments.limit)][: arguments.limit] if arguments.limit else items
     texts = [item["question"].strip() for item in items]
     Retrieval(index, search="bm25").find(items[:1], arguments.k)
-    vectors = query_vectors(embedder, texts)
+    vectors = embedder.encode_queries(texts)
     known = Known(embedder, texts, vectors)
     figures = {
         "machine": _machine(),
@@ -110,11 +109,9 @@ def _ours(retrieval, items, k):
 def _chroma(index, embedder, texts, k):
     from llama_index.core import VectorStoreIndex
 
-    from rag_model import store
-    from rag_model.index import STORE
     from rag_model.retrieval.llama import QueryEmbedding
 
-    with store.opened(index.folder / STORE) as chroma:
+    with index.store().opened() as chroma:
         llama_index = VectorStoreIndex.from_vector_store(chroma, embed_model=QueryEmbedding(embedder))
         seconds, answers = _asked(llama_index.as_retriever(similarity_top_k=k), texts)
     # LlamaIndex gives exp(-distance), and Chroma's distance is 1 - cosine.

@@ -22,7 +22,7 @@ As a filter of training rows, or of passages to index::
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -51,6 +51,9 @@ BOILERPLATE = 2
 EXCERPT = 25
 """Words of overlapping text that a finding quotes."""
 
+EXPLAINED = ("medmcqa",)
+"""Benchmarks whose test items come with explanations that no corpus may hold."""
+
 KINDS = ("exact", "reordered", "stem", "ngram", "partial")
 LEAKS = KINDS[:-1]
 """The kinds that :meth:`Overlap.is_contaminated` answers to."""
@@ -70,16 +73,33 @@ class Finding(NamedTuple):
     """The longest stretch in common, normalized, its first :data:`EXCERPT` words."""
 
 
-def held_out() -> "Overlap":
+def held_out(without: Collection[str] = (), explanations: bool = False) -> "Overlap":
     """The test items of every benchmark here, the published 200-question subsets included.
 
+    Args:
+        without: benchmarks whose items do not count (their ``_sub`` neither): those that a corpus is the evidence of.
+        explanations: also MedMCQA's explanations of its test items (``exp``), each as an item of its own without
+            options.
+
     Raises:
-        InputError: they cannot be loaded.
+        InputError: they cannot be loaded, or there is no such benchmark.
     """
+    if unknown := set(without) - benchmarks.BENCHMARKS.keys():
+        raise InputError(f"no benchmark '{min(unknown)}'; there are {', '.join(benchmarks.BENCHMARKS)}")
+    left = [name for name in benchmarks.BENCHMARKS if not {name, name.removesuffix("_sub")} & set(without)]
     try:
-        return Overlap(item for name in benchmarks.BENCHMARKS for item in benchmarks.load(name, "test"))
+        items = [item for name in left for item in benchmarks.load(name, "test")]
+        if explanations:
+            items += [explanation for name in EXPLAINED for explanation in _explanations(benchmarks.load(name, "test"))]
+        return Overlap(items)
     except InputError as error:
         raise InputError(f"{error} (test questions are needed to keep them out of training)") from error
+
+
+def _explanations(items: Iterable[dict]) -> Iterator[dict]:
+    for item in items:
+        if item["rationale"]:
+            yield {"id": f"{item['id']} explanation", "question": item["rationale"], "options": []}
 
 
 class Overlap:

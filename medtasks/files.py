@@ -65,7 +65,12 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
     """Write one JSON object a line, atomically."""
     with atomic_write(path) as f:
         for row in rows:
-            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+            f.write(json_line(row))
+
+
+def json_line(row: dict) -> str:
+    """A row of a ``.jsonl`` file, its line end included."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def sha256_file(path: str | Path) -> str:

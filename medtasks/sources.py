@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from medtasks import files
 from medtasks.errors import InputError
 
 SAMPLE_DIR = Path(__file__).parent / "sample"
@@ -71,6 +72,46 @@ def load_rows(hub_id: str, config: str | None, split: str):
     Raises:
         InputError: dataset, configuration or split cannot be loaded from the chosen source.
     """
+    rows = _loaded(hub_id, config, split)
+    return with_places(rows, split)
+
+
+def stream_rows(hub_id: str, split: str) -> Iterator[dict]:
+    """Yield the rows of one split while they arrive, so that a part of a large dataset can be read.
+
+    Raises:
+        InputError: as :func:`load_rows`; also later, if they stop arriving.
+    """
+    read = iter(_loaded(hub_id, None, split, streaming=True))
+    while True:
+        with _failures(hub_id, None, split):
+            row = next(read, None)
+        if row is None:
+            return
+        yield row
+
+
+def version(hub_id: str) -> str:
+    """What changes when a dataset does: a hash of its files where a folder holds it, else the Hub's commit, or
+    ``unknown`` if the Hub does not tell.
+
+    Raises:
+        InputError: as :func:`where`.
+    """
+    folder = where(hub_id)
+    if folder is not None:
+        found = sorted(path for path in (folder / hub_id).rglob("*") if path.is_file() and path.name[0] != ".")
+        return files.sha256_json({str(path.relative_to(folder)): files.sha256_file(path) for path in found})
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return HfApi().dataset_info(hub_id).sha
+    except (OSError, HfHubHTTPError):
+        return "unknown"
+
+
+def _loaded(hub_id: str, config: str | None, split: str, streaming: bool = False):
     import datasets
 
     folder = where(hub_id)
@@ -79,20 +120,30 @@ def load_rows(hub_id: str, config: str | None, split: str):
     if folder is not None:
         datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(str(source), config, split=split)
+        with _failures(hub_id, config, split):
+            return datasets.load_dataset(str(source), config, split=split, streaming=streaming)
+    finally:
+        if folder is not None and shown:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
+def _failures(hub_id: str, config: str | None, split: str) -> Iterator[None]:
+    """Any failure to load rows becomes one line that names them and the mend."""
+    import datasets
+
+    try:
+        yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        folder = where(hub_id)
         what = f"{hub_id}{f' ({config})' if config else ''}, split {split}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:REASON]
         mend = (
             f"check the network or HF_ENDPOINT, or set {ENV} to a folder with the dataset (or to 'sample')"
             if folder is None
-            else f"check the files in {source}"
+            else f"check the files in {folder / hub_id}"
         )
         raise InputError(f"cannot load {what}: {reason}; {mend}") from error
-    finally:
-        if folder is not None and shown:
-            datasets.enable_progress_bars()
-    return with_places(rows, split)
 
 
 def with_places(rows, split: str):

@@ -5,10 +5,14 @@ In the order in which :mod:`rag_model.build` writes it::
     .lock            held by the one process that builds
     build.json       the inputs; a build that was stopped goes on only with the same ones
     left_out.jsonl   passages that hold a test item, where these are left out: ``id, item, kind``
+    corpus.json      what was read: passages and snippets of each source and licence, how many were left out
     snippets.jsonl   the snippets in corpus order: ``id, title, text, source, license``
-    vectors/*.npy    shards of their unit vectors in the same order: float32, (snippets in the shard, dimension)
-    chroma/          the same again as a Chroma store (:mod:`rag_model.store`)
+    vectors/*.npy    shards of their vectors in the same order: float32, (snippets in the shard, dimension)
+    chroma/          the same again in a store (:mod:`rag_model.store`; another one lies elsewhere, or is a server)
     index.json       counts, hashes, versions; written last, so an index without it is unfinished
+
+Vectors are float32, twice the bytes of float16, so that a search multiplies the memory-mapped files as they lie: numpy
+has no fast product of float16.
 """
 
 import json
@@ -25,13 +29,14 @@ from rag_model import store
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 LOCK = ".lock"
 BUILD = "build.json"
 LEFT_OUT = "left_out.jsonl"
+CORPUS = "corpus.json"
 SNIPPETS = "snippets.jsonl"
 VECTORS = "vectors"
-STORE = "chroma"
+STORE = store.FOLDER
 INDEX = "index.json"
 
 
@@ -73,6 +78,10 @@ class Index:
         for name in sorted(self.meta["vectors"]):  # opened one by one: each holds a file descriptor
             yield load_shard(self.folder / VECTORS / name)
 
+    def store(self) -> store.Store | None:
+        """The store that the index was built with; None for none."""
+        return store.of(self.folder, self.meta)
+
 
 def open_index(folder: str | Path) -> Index:
     """Open the finished index in ``folder``.
@@ -81,6 +90,20 @@ def open_index(folder: str | Path) -> Index:
         InputError: there is none, it is unfinished, or a file of it is missing or damaged.
     """
     folder = Path(folder).expanduser()
+    meta = finished(folder)
+    if damaged := damage(folder, meta):
+        raise InputError(
+            f"{folder}: {', '.join(damaged)} missing or damaged; run medadapt index build again to mend it"
+        )
+    return Index(folder, meta)
+
+
+def finished(folder: Path) -> dict:
+    """``index.json`` of the finished index in ``folder``, whose other files are not looked at.
+
+    Raises:
+        InputError: there is none, it is unfinished, or of another format.
+    """
     if not (folder / INDEX).is_file():
         if (folder / BUILD).is_file():
             raise InputError(f"{folder}: the index is unfinished; run the same medadapt index build again to finish it")
@@ -90,11 +113,7 @@ def open_index(folder: str | Path) -> Index:
         raise InputError(
             f"{folder}: an index of format {meta['format']}, not {FORMAT}; build it again with --overwrite"
         )
-    if damaged := damage(folder, meta):
-        raise InputError(
-            f"{folder}: {', '.join(damaged)} missing or damaged; run medadapt index build again to mend it"
-        )
-    return Index(folder, meta)
+    return meta
 
 
 def read_meta(folder: Path) -> dict:
@@ -130,9 +149,9 @@ def is_shard(path: Path, rows: int) -> bool:
 
 
 def damage(folder: Path, meta: dict, thorough: bool = False) -> list[str]:
-    """Names of the parts that are not as ``index.json`` says.
+    """Names of the files that are not as ``index.json`` says.
 
-    Compares sizes, which costs milliseconds; if ``thorough``, contents and the store as well.
+    Compares sizes, which costs milliseconds; if ``thorough``, contents as well. Of the store: :func:`store_damage`.
     """
     damaged = []
     snippets, n_snippets, shard_size = folder / SNIPPETS, meta["snippets"]["count"], meta["shard_size"]
@@ -144,6 +163,18 @@ def damage(folder: Path, meta: dict, thorough: bool = False) -> list[str]:
         whole = is_shard(shard, min(shard_size, n_snippets - number * shard_size))
         if not whole or (thorough and files.sha256_file(shard) != sha256):
             damaged.append(f"{VECTORS}/{name}")
-    if thorough and not store.is_filled(folder / STORE, n_snippets):
-        damaged.append(STORE)
     return damaged
+
+
+def store_damage(index: Index) -> str | None:
+    """Why the store does not hold the snippets and vectors of the index; None if it does, or there is no store.
+
+    Compares every id and vector.
+    """
+    opened = index.store()
+    if opened is None:
+        return None
+    try:
+        return opened.differs(index.ids, index.shards())
+    except InputError as error:
+        return str(error)

@@ -1,103 +1,165 @@
-"""The Chroma store of an index: filled from its vectors, and opened, through LlamaIndex.
+"""The store of an index: a copy of its snippets and vectors for other programs and for approximate search.
 
-The store is a copy: the shards of :mod:`rag_model.index` are the truth, from which it can be filled again at any time.
+The shards of :mod:`rag_model.index` are the truth, from which a store can be filled again at any time. Which one is
+said by one word::
+
+    chroma               Chroma in the index's folder, through LlamaIndex; the default
+    hnsw                 the same graph without texts: quicker to fill, smaller; texts come from snippets.jsonl
+    chroma-server=URL    a Chroma server
+    qdrant=URL_OR_PATH   a Qdrant server, or a folder of its local mode (needs medadapt[qdrant])
+    none                 no store: search is exact
 """
 
-import os
-import shutil
-from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from medtasks.errors import InputError
 
-COLLECTION = "snippets"
-BATCH = 5_000
-"""Snippets written in one call; Chroma takes at most 5,461."""
-SEARCH_WIDTH = 200
-"""HNSW's ef_search: candidates kept while searching; more misses fewer neighbours."""
+if TYPE_CHECKING:
+    import numpy as np
+
+FOLDER = "chroma"
+"""Of the default store, in the index's folder."""
+DEFAULT = "chroma"
+KINDS = ("chroma", "none", "hnsw", "chroma-server=URL", "qdrant=URL_OR_PATH")
+TOLERANCE = 1e-5
+"""By which a number in a store may differ from the shards': stores may scale vectors to unit length again."""
+
+Rows = Iterable[tuple[dict, "np.ndarray"]]
+"""Pairs of a snippet and its vector: float32, ``(dimension,)``."""
 
 
-def fill(folder: Path, rows: Iterable[tuple[dict, list[float]]], count: int, progress: Callable[[int], object]) -> None:
-    """Write ``rows``, ``count`` pairs of snippet and unit vector, into a new store at ``folder``.
+class Store(ABC):
+    """One store, whether it is there or not."""
 
-    Fills a folder beside it and renames that at the end, so a killed process leaves nothing that looks filled.
-    ``progress`` is called with the number of snippets written since its last call.
+    batch: int = 1_000
+    """Snippets written or compared in one call."""
+
+    @abstractmethod
+    def fill(self, rows: Rows, count: int, progress: Callable[[int], object]) -> None:
+        """Write ``rows``, ``count`` of them, in place of what is there; killed, it leaves nothing that looks filled.
+
+        ``progress`` is called with the number of snippets written since its last call.
+        """
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many snippets it holds.
+
+        Raises:
+            InputError: it is missing, damaged or does not answer.
+        """
+
+    @abstractmethod
+    def vectors(self, ids: Sequence[str]) -> "dict[str, np.ndarray]":
+        """The vectors of those snippets among ``ids`` that it holds."""
+
+    @abstractmethod
+    def nearest(self, vectors: "np.ndarray", k: int) -> "tuple[list[list[str]], np.ndarray]":
+        """Ids of the ``k`` snippets nearest to each vector, best first, and their scores: float32, ``(n, k)``, the
+        inner product. A graph may miss a neighbour."""
+
+    @abstractmethod
+    def opened(self) -> AbstractContextManager:
+        """The store as one of LlamaIndex's vector stores, which gives nodes with texts.
+
+        Raises:
+            InputError: it is missing or damaged, or holds no texts.
+        """
+
+    def is_filled(self, count: int) -> bool:
+        """Whether it can be read and holds ``count`` snippets."""
+        try:
+            return self.count() == count
+        except InputError:
+            return False
+
+    def differs(self, ids: Sequence[str], shards: "Iterable[np.ndarray]") -> str | None:
+        """In what way it does not hold ``ids`` with the vectors of ``shards``; None if it does.
+
+        Raises:
+            InputError: it is missing, damaged or does not answer.
+        """
+        import numpy as np
+
+        if (count := self.count()) != len(ids):
+            return f"it holds {count:,} snippets, not {len(ids):,}"
+        rows = zip(ids, (vector for shard in shards for vector in shard), strict=True)
+        for batch in batches(rows, self.batch):
+            held = self.vectors([snippet_id for snippet_id, _ in batch])
+            for snippet_id, vector in batch:
+                if snippet_id not in held:
+                    return f"the snippet {snippet_id} is missing"
+                if not np.allclose(held[snippet_id], vector, rtol=TOLERANCE, atol=TOLERANCE):
+                    return f"the snippet {snippet_id} has another vector"
+        return None
+
+
+def check(spec: str) -> str:
+    """``spec`` itself, one of :data:`KINDS`.
+
+    Raises:
+        InputError: it is none, or needs a package that is not installed.
     """
-    from llama_index.core.schema import TextNode
-    from llama_index.vector_stores.chroma import ChromaVectorStore
+    from importlib.util import find_spec
 
-    unfinished = folder.with_name(folder.name + ".tmp")
-    for old in (unfinished, folder):
-        if old.exists():
-            shutil.rmtree(old)
-    # The graph goes to disk once, with the last row. What is not on disk Chroma inserts again at every opening: slowly,
-    # and into a graph that gives other neighbours each time.
-    hnsw = {"space": "cosine", "ef_search": SEARCH_WIDTH, "sync_threshold": max(2, count)}
-    with _client(unfinished) as client:
-        collection = client.create_collection(COLLECTION, embedding_function=None, configuration={"hnsw": hnsw})
-        store = ChromaVectorStore(chroma_collection=collection)
-        rows = iter(rows)
-        while batch := list(islice(rows, BATCH)):
-            nodes = [
-                TextNode(
-                    id_=snippet["id"],
-                    text=snippet["text"],
-                    metadata={field: snippet[field] for field in ("title", "source", "license")},
-                    embedding=vector,
-                )
-                for snippet, vector in batch
-            ]
-            store.add(nodes)
-            progress(len(nodes))
-    os.replace(unfinished, folder)
+    kind, _, place = spec.partition("=")
+    if spec not in ("chroma", "none", "hnsw") and not (kind in ("chroma-server", "qdrant") and place):
+        raise InputError(f"unknown store '{spec}'; there are {', '.join(KINDS)}")
+    if kind == "chroma-server" and not urlsplit(place).hostname:
+        raise InputError(f"store '{spec}': not an address; give chroma-server=http://HOST:PORT")
+    if kind == "qdrant" and find_spec("qdrant_client") is None:
+        raise InputError(f"store '{spec}' needs one more package; pip install \"medadapt[qdrant]\"")
+    return spec
 
 
-def is_filled(folder: Path, count: int) -> bool:
-    """Whether ``folder`` is a store that can be read and holds ``count`` snippets."""
-    try:
-        with _collection(folder) as collection:
-            return collection.count() == count
-    except InputError:
-        return False
+def of(folder: Path, meta: dict) -> Store | None:
+    """The store of the index in ``folder``; None for none.
+
+    Args:
+        meta: with ``store`` (:data:`KINDS`), ``fingerprint``, ``embedder``.
+    """
+    kind, _, place = check(meta["store"]).partition("=")
+    similarity, name = meta["embedder"]["similarity"], f"medadapt-{meta['fingerprint']}"
+    if kind == "none":
+        return None
+    if kind == "qdrant":
+        from rag_model.qdrant_store import Qdrant
+
+        return Qdrant(place, name, similarity)
+    from rag_model.chroma_store import ChromaServer, LocalChroma
+
+    if kind == "chroma-server":
+        return ChromaServer(place, name, similarity)
+    return LocalChroma(folder / (FOLDER if kind == "chroma" else kind), similarity, with_texts=kind == "chroma")
 
 
-@contextmanager
-def opened(folder: Path):
-    """The store at ``folder`` as LlamaIndex's ``ChromaVectorStore``.
+def opened(folder: Path) -> AbstractContextManager:
+    """The Chroma store at ``folder`` as LlamaIndex's ``ChromaVectorStore``.
 
     Raises:
         InputError: it is missing or damaged.
     """
-    from llama_index.vector_stores.chroma import ChromaVectorStore
+    from rag_model.chroma_store import LocalChroma
 
-    with _collection(folder) as collection:
-        yield ChromaVectorStore(chroma_collection=collection)
-
-
-@contextmanager
-def _collection(folder: Path):
-    import chromadb
-
-    if not (folder / "chroma.sqlite3").is_file():  # Chroma would make an empty store
-        raise InputError(f"{folder}: no Chroma store here; run medadapt index build again to fill it from the vectors")
-    try:
-        with _client(folder) as client:
-            collection = client.get_collection(COLLECTION, embedding_function=None)
-            collection.count()
-            yield collection
-    except chromadb.errors.ChromaError as error:
-        from chromadb.api.shared_system_client import SharedSystemClient
-
-        SharedSystemClient.clear_system_cache()  # else a mended store at this path stays unreadable in this process
-        raise InputError(
-            f"{folder}: the Chroma store cannot be read ({error}); run medadapt index build again to fill it anew"
-        ) from error
+    return LocalChroma(folder).opened()
 
 
-def _client(folder: Path):
-    import chromadb
-    from chromadb.config import Settings
+def batches(rows: Iterable, size: int) -> Iterator[list]:
+    """Yield ``rows`` in lists of ``size``, the last one shorter."""
+    rows = iter(rows)
+    while batch := list(islice(rows, size)):
+        yield batch
 
-    return chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
+
+def node_metadata(snippet: dict) -> dict:
+    """What LlamaIndex's stores keep of a node, so that they give it back: its JSON, and the keys to filter by."""
+    told = {field: snippet[field] for field in ("title", "source", "license")}
+    node = {"id_": snippet["id"], "text": snippet["text"], "metadata": told, "class_name": "TextNode"}
+    return told | {"_node_content": json.dumps(node, ensure_ascii=False), "_node_type": "TextNode"}

@@ -1,7 +1,7 @@
 """Queries -> passages of an index. One class, :class:`Retrieval`; what it is made of can be used alone:
 
 ========== ========================================================
-dense      exact search over the vectors, and Chroma's
+dense      exact search over the vectors, and the store's
 top_k      the largest of many scores
 bm25       search by words
 fusion     reciprocal rank fusion, and several queries in turn

@@ -1,15 +1,14 @@
-"""Search by the inner product of vectors: exactly over an index's shards, or in its Chroma store."""
+"""Search by the inner product of vectors: exactly over an index's shards, or in its store."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from medtasks.errors import InputError
-from rag_model import index as index_room
-from rag_model import store
 from rag_model.embedding import Embedder
 from rag_model.index import Index
 from rag_model.retrieval.top_k import blocks, top_k
+from rag_model.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,9 +38,10 @@ class Exact:
 
         Returns:
             ids: one list of ``k`` snippet ids a query (of all snippets, where the index has fewer than ``k``).
-            scores: float32, shape ``(len(queries), k)``; the cosine of query and snippet.
+            scores: float32, shape ``(len(queries), k)``; the inner product of query and snippet, of most embedders
+                the cosine.
         """
-        return self.nearest(query_vectors(self.embedder, queries), k)
+        return self.nearest(self.embedder.encode_queries(list(queries)), k)
 
     def nearest(self, vectors: "np.ndarray", k: int) -> "tuple[list[list[str]], np.ndarray]":
         """As :meth:`search`, for queries that are embedded already: float32, ``(queries, dimension)``."""
@@ -63,42 +63,40 @@ class Exact:
         return list(blocks(self.index.shards(), BLOCK_ROWS))
 
 
-class Chroma:
-    """Asks the index's Chroma store through LlamaIndex; its HNSW graph may miss a neighbour.
+class Stored:
+    """Asks the store that the index was built with; its graph may miss a neighbour.
 
     Args:
         index: an opened index.
         embedder: the index's embedder.
+
+    Raises:
+        InputError: the index was built without a store.
     """
 
     def __init__(self, index: Index, embedder: Embedder):
         self.index, self.embedder = index, embedder
+        self.store = store_of(index)
 
     def search(self, queries: Sequence[str], k: int) -> "tuple[list[list[str]], np.ndarray]":
-        """As :meth:`Exact.search`; the order among equal scores is Chroma's.
+        """As :meth:`Exact.search`; the order among equal scores is the store's.
 
         Raises:
-            InputError: the store is missing or damaged.
+            InputError: the store is missing or damaged, or does not answer.
         """
-        import numpy as np
-        from llama_index.core.vector_stores.types import VectorStoreQuery
-
-        k = min(k, self.index.meta["snippets"]["count"])
-        vectors = query_vectors(self.embedder, queries)
-        with store.opened(self.index.folder / index_room.STORE) as chroma:
-            found = [
-                chroma.query(VectorStoreQuery(query_embedding=vector.tolist(), similarity_top_k=k))
-                for vector in vectors
-            ]
-        # LlamaIndex gives exp(-distance), and Chroma's distance is 1 - cosine.
-        scores = 1 + np.log(np.array([result.similarities for result in found]).reshape(len(found), -1))
-        return [result.ids for result in found], scores.astype(np.float32)
+        vectors = self.embedder.encode_queries(list(queries))
+        return self.store.nearest(vectors, min(k, self.index.meta["snippets"]["count"]))
 
 
-def query_vectors(embedder: Embedder, queries: Sequence[str]) -> "np.ndarray":
-    """float32, ``(queries, dimension)``; by the embedder's ``encode_queries`` where queries are embedded otherwise than
-    passages."""
-    return getattr(embedder, "encode_queries", embedder.encode)(list(queries))
+def store_of(index: Index) -> Store:
+    """The store of ``index``.
+
+    Raises:
+        InputError: it was built without one.
+    """
+    if (store := index.store()) is None:
+        raise InputError(f"{index.folder}: was built without a store; take search=exact, or build it with one")
+    return store
 
 
 def embedder_of(index: Index, embedder: Embedder | str | None, device: str | None) -> Embedder:

@@ -19,8 +19,6 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from pydantic import PrivateAttr
 
 from medtasks.errors import InputError
-from rag_model import index as index_room
-from rag_model import store
 from rag_model.embedding import Embedder
 from rag_model.index import Index
 from rag_model.retrieval import dense
@@ -39,7 +37,7 @@ class LlamaIndexSearcher:
 
     Args:
         path: ``package.module:Class``. The class, or any function in its place, is called with ``index``, a LlamaIndex
-            ``VectorStoreIndex`` over the index's Chroma store, and ``similarity_top_k``.
+            ``VectorStoreIndex`` over the index's store, and ``similarity_top_k``.
         index, embedder: an opened index and its embedder.
 
     Raises:
@@ -65,8 +63,8 @@ class LlamaIndexSearcher:
         """
         import numpy as np
 
-        with store.opened(self.index.folder / index_room.STORE) as chroma:
-            llama_index = VectorStoreIndex.from_vector_store(chroma, embed_model=QueryEmbedding(self.embedder))
+        with dense.store_of(self.index).opened() as vector_store:
+            llama_index = VectorStoreIndex.from_vector_store(vector_store, embed_model=QueryEmbedding(self.embedder))
             try:
                 retriever = self.make(index=llama_index, similarity_top_k=k)
             except TypeError as error:
@@ -111,7 +109,7 @@ class QueryEmbedding(BaseEmbedding):
         self._embedder = embedder
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return dense.query_vectors(self._embedder, [query])[0].tolist()
+        return self._embedder.encode_queries([query])[0].tolist()
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_query_embedding(query)

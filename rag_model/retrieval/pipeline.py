@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of what is computed: a change that finds other passages with the same settings makes older caches void."""
-SEARCHES = ("exact", "chroma", "bm25", "rrf")
+SEARCHES = ("exact", "store", "bm25", "rrf", "chroma")
+VECTOR_STORE = ("store", "chroma")
 CANDIDATES = 50
 """Snippets that are found for each query, at least, where they are reranked or chosen from for variety."""
 
@@ -35,9 +36,10 @@ class Retrieval:
 
     Args:
         index: an opened index.
-        search: ``exact`` compares each query with every vector; ``chroma`` asks the Chroma store, whose graph may miss
-            a neighbour; ``bm25`` compares words; ``rrf`` fuses ``exact`` and ``bm25``; ``package.module:Class`` is any
-            LlamaIndex retriever (:mod:`rag_model.retrieval.llama`).
+        search: ``exact`` compares each query with every vector; ``store`` (or, as it was called, ``chroma``) asks the
+            store that the index was built with, whose graph may miss a neighbour; ``bm25`` compares words; ``rrf``
+            fuses ``exact`` and ``bm25``; ``package.module:Class`` is any LlamaIndex retriever
+            (:mod:`rag_model.retrieval.llama`).
         query: what is searched for (:func:`rag_model.retrieval.queries.queries`). Several queries of one item get
             ``k / n`` passages each, and more where they find the same.
         rerank: Hub id or folder of a cross-encoder (:class:`~rag_model.retrieval.rerank.Reranker`), or an object with
@@ -93,8 +95,8 @@ class Retrieval:
         """What finds the candidates of each query."""
         if self.how == "exact":
             return dense.Exact(self.index, self._embedder, self.device)
-        if self.how == "chroma":
-            return dense.Chroma(self.index, self._embedder)
+        if self.how in VECTOR_STORE:
+            return dense.Stored(self.index, self._embedder)
         if self.how == "bm25":
             return BM25(self.index)
         if self.how == "rrf":
@@ -108,6 +110,8 @@ class Retrieval:
     def settings(self) -> dict:
         """Everything that what is found depends on, as JSON: for fingerprints and records."""
         searched = {"search": self.how}
+        if self.how in VECTOR_STORE:
+            searched["store"] = self.index.meta["store"].partition("=")[0]
         if self.how in ("bm25", "rrf"):
             searched["bm25"] = BM25(self.index).settings
         if self.how == "rrf":
@@ -127,7 +131,7 @@ class Retrieval:
     def find(self, items: Sequence[dict], k: int) -> list[Found]:
         """The passages of each item: at most ``k`` snippet ids with their scores, best first.
 
-        A score is a cosine (``exact``, ``chroma``), a sum of BM25 weights, of reciprocal ranks (``rrf``), or the
+        A score is an inner product (``exact``, ``store``), a sum of BM25 weights, of reciprocal ranks (``rrf``), or the
         cross-encoder's logit; passages of different queries stand in turn, so their scores need not fall.
 
         Args:
@@ -198,9 +202,11 @@ class Retrieval:
         if not found:
             return found
         relevance = np.array([score for _, score in found])
-        if self.reranker is not None or self.how not in ("exact", "chroma"):
+        is_cosine = self.index.meta["embedder"]["similarity"] == "cosine" and self.how in ("exact", *VECTOR_STORE)
+        if self.reranker is not None or not is_cosine:
             relevance = mmr.on_the_scale_of_a_cosine(relevance)
         own = np.stack([vectors[snippet_id] for snippet_id, _ in found])
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
         return [found[i] for i in mmr.maximal_marginal_relevance(relevance, own, k, self.mmr)]
 
     def _vectors(self, wanted: set[str]) -> "dict[str, np.ndarray]":

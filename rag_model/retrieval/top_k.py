@@ -39,7 +39,8 @@ def top_k(
     best_scores = np.full((len(queries), k), -np.inf)
     first = 0
     for block in rows:
-        block = torch.as_tensor(block)
+        if not isinstance(block, torch.Tensor):
+            block = torch.from_numpy(np.require(block, requirements=["C", "W"]))  # memory-mapped files are copied
         for start in range(0, len(queries), BLOCK_QUERIES):
             part = slice(start, start + BLOCK_QUERIES)
             asked = torch.from_numpy(np.ascontiguousarray(queries[part])).to(block.device)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, files, models, sources
-from medtasks.errors import InputError
 from rag_model import settings
 from results.studies import recipes
 from results.studies.dependencies import HASH
@@ -114,17 +113,15 @@ def _todays_commit(hub_id: str) -> str | None:
 
 
 def corpus(name: str) -> dict[str, str]:
-    """The version of a corpus: ``sample``, a file, or a Hub dataset (:func:`medtasks.corpora.read`).
+    """The version of a corpus (:func:`medtasks.corpora.locate`).
 
     Raises:
         InputError: there is no such corpus.
     """
-    path = corpora.SAMPLE if name == "sample" else Path(name).expanduser()
-    if path.is_file():
-        return {"data.corpus" if name == "sample" else f"data.{path.name}": _file(path)}
-    if name.count("/") != 1 or name.endswith(corpora.JSONL) or name.startswith((".", "/", "~")):
-        raise InputError(f"{name}: no such corpus; give a {' or '.join(corpora.JSONL)} file, a Hub id or 'sample'")
-    return dataset(name)
+    found = corpora.locate(name)
+    if found.path is None:
+        return dataset(found.name)
+    return {"data.corpus" if found.name == "sample" else f"data.{found.name}": _folder(found.path)}
 
 
 def held_out() -> dict[str, str]:
@@ -164,22 +161,18 @@ def training(study: Study, planned: Training) -> dict[str, str]:
     return found
 
 
-def retrieved(variant: Variant) -> tuple[dict[str, str], list[str]]:
-    """What `rag` reads beside its index, by the settings of a variant: the file of tuned settings, a cross-encoder; and
-    the libraries that its search needs.
+def retrieved(variant: Variant) -> dict[str, str]:
+    """What `rag` reads beside its index, by the settings of a variant: the file of tuned settings, a cross-encoder.
 
     Raises:
         InputError: one is not there, or a setting is none of `rag`.
     """
-    found, libraries = {}, ["sentence-transformers"]
-    chosen = rag_settings(variant)
+    found, chosen = {}, rag_settings(variant)
     if tuned := variant.rag.get("tuned"):
         found["rag.tuned"] = _file(Path(tuned).expanduser())
     if chosen["rerank"]:
         found["rag.rerank"] = models.fingerprint(chosen["rerank"])
-    libraries += ["chromadb"] if chosen["search"] == "chroma" else []
-    libraries += ["bm25s", "PyStemmer"] if chosen["search"] in ("bm25", "rrf") else []
-    return found, libraries
+    return found
 
 
 def rag_settings(variant: Variant) -> dict:

@@ -26,6 +26,8 @@ LIBRARIES = {
     "evaluation": ("lm_eval", "torch", "transformers", "accelerate", "datasets"),
 }
 """What does the work of each kind of step."""
+SEARCH_LIBRARIES = {"chroma": ("chromadb",), "bm25": ("bm25s", "PyStemmer"), "rrf": ("bm25s", "PyStemmer")}
+"""What a variant's ``search`` needs beside an embedder."""
 STUDY = Path("STUDY")
 """Stands for the study's folder where a command is compared."""
 
@@ -104,7 +106,7 @@ def _index(study: Study, name: str, out: Path) -> Step:
         found |= dependencies.code(["rag_model.build", "rag_model.embedding"])
         with sources.reading_from(study.source):
             found |= inputs.corpus(index.corpus)
-            if index.options.get("decontaminate"):
+            if not index.options.get("no-decontaminate"):
                 found |= inputs.held_out()
         return found
 
@@ -166,8 +168,9 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         libraries = [*LIBRARIES["evaluation"]]
         libraries += ["peft"] if variant.training is not None else []
         if variant.index is not None:
-            read, needed = inputs.retrieved(variant)
-            found, libraries = found | read, libraries + needed
+            found = found | inputs.retrieved(variant)
+            libraries += ["sentence-transformers"]
+            libraries += SEARCH_LIBRARIES.get(inputs.rag_settings(variant)["search"], ())
         libraries += ["bitsandbytes"] if study.model_args.get("load_in_4bit") else []
         before = {f"steps.{need}": keys[f"steps.{need}"] for need in needs}
         return base | found | before | dependencies.versions(*libraries) | dependencies.code(modules)

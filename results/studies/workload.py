@@ -186,9 +186,9 @@ def embedded(index: Index) -> Embedded | None:
 
 @functools.cache
 def text_size(corpus: str) -> tuple[int, int]:
-    """Rows and characters of a corpus or file of rows; (0, 0) if it is not a file here."""
+    """Rows and characters of a corpus or file of rows; (0, 0) if it is no such file here."""
     path = corpora.SAMPLE if corpus == "sample" else Path(corpus).expanduser()
-    if not path.is_file():
+    if not path.is_file() or not path.name.endswith(corpora.JSONL):
         return 0, 0
     rows = characters = 0
     with path.open("rb") as raw, gzip.open(raw) if path.name.endswith(".gz") else raw as lines:

@@ -18,11 +18,13 @@ def test_reads_jsonl_gzip_and_medrag_rows(tmp_path):
     plain = list(corpora.read(write(tmp_path / "c.jsonl", *rows, *medrag)))
     assert plain == [
         {"id": "a", "title": "T", "text": "one", "source": "S", "license": "L"},
-        {"id": "b", "title": "U", "text": "two", "source": "", "license": ""},
+        {"id": "b", "title": "U", "text": "two", "source": "c.jsonl", "license": "unknown"},
     ]
+    assert [p["license"] for p in corpora.read(str(tmp_path / "c.jsonl"), license="MIT")] == ["L", "MIT"]
     with gzip.open(tmp_path / "c.jsonl.gz", "wt") as f:
         f.write((tmp_path / "c.jsonl").read_text())
-    assert list(corpora.read(str(tmp_path / "c.jsonl.gz"))) == plain
+    packed = list(corpora.read(str(tmp_path / "c.jsonl.gz")))
+    assert [p | {"source": ""} for p in packed] == [p | {"source": ""} for p in plain]
 
 
 @pytest.mark.parametrize(
@@ -69,9 +71,53 @@ def test_no_such_corpus(name, tmp_path, monkeypatch):
         list(corpora.read(name))
 
 
-def test_a_folder_or_another_kind_of_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is a folder"):
+def test_another_kind_of_file_or_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no .jsonl, .* file in this folder"):
         list(corpora.read(str(tmp_path)))
     (tmp_path / "c.csv").write_text("a,b\n")
     with pytest.raises(InputError, match="must end in"):
         list(corpora.read(str(tmp_path / "c.csv")))
+
+
+def test_several_corpora_are_one_and_each_may_be_limited(tmp_path):
+    one = write(tmp_path / "one.jsonl", *({"id": str(i), "text": f"one {i}"} for i in range(5)))
+    two = write(tmp_path / "two.jsonl", *({"id": str(i), "text": f"two {i}"} for i in range(5)))
+    passages = list(corpora.read(f"{one}:2", two, "sample:1"))
+    assert [p["id"] for p in passages[:7]] == ["0", "1", "0~2", "1~2", "2", "3", "4"] and len(passages) == 8
+    assert [p["source"] for p in passages[:3]] == ["one.jsonl", "one.jsonl", "two.jsonl"]
+    with pytest.raises(InputError, match="the passage '0' comes twice"):
+        list(corpora.read(one, one))
+
+
+def test_medmcqa_is_no_corpus(tmp_path):
+    row = {"id": "a", "question": "Q", "opa": "x", "cop": 1, "exp": "Because.", "text": "Because."}
+    with pytest.raises(InputError, match="c.jsonl:1: has a field 'exp', where MedMCQA explains"):
+        list(corpora.read(write(tmp_path / "c.jsonl", row)))
+
+
+def test_a_dataset_in_medrags_schema_is_streamed(tmp_path, monkeypatch):
+    chunks = tmp_path / "hub" / "MedRAG" / "textbooks" / "chunk"
+    chunks.mkdir(parents=True)
+    write(
+        chunks / "Anatomy.jsonl",
+        *({"id": f"A_{i}", "title": "T", "content": f"c {i}", "contents": f"T. c {i}"} for i in range(9)),
+    )
+    monkeypatch.setenv("MEDTASKS_DATA", str(tmp_path / "hub"))
+    passages = list(corpora.read("MedRAG/textbooks:4"))
+    assert passages[3] == {"id": "A_3", "title": "T", "text": "c 3", "source": "MedRAG/textbooks", "license": "unknown"}
+    assert len(passages) == 4 and len(list(corpora.read("MedRAG/textbooks"))) == 9
+    before = corpora.locate("MedRAG/textbooks").version()
+    assert corpora.locate("MedRAG/textbooks:3").version() == before
+    write(chunks / "Biology.jsonl", {"id": "B", "title": "T", "content": "c", "contents": "T. c"})
+    assert corpora.locate("MedRAG/textbooks").version() != before
+    with pytest.raises(InputError, match="no folder .*MedRAG/pubmed"):
+        list(corpora.read("MedRAG/pubmed"))
+
+
+def test_a_hub_dataset_is_streamed_and_known_by_its_commit(on_hub):
+    script = (
+        "from medtasks import sources\nfrom itertools import islice\n"
+        "print(len(list(islice(sources.stream_rows('openlifescienceai/medmcqa', 'train'), 3))))\n"
+        "print(len(sources.version('openlifescienceai/medmcqa')))"
+    )
+    assert on_hub(script).split() == ["3", "40"]

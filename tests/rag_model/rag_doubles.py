@@ -12,6 +12,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from medtasks import mcq
+from rag_model import chunking
 
 TOPICS = ("asthma", "diabetes", "measles", "anaemia", "gout", "glaucoma", "malaria", "psoriasis", "sepsis", "tetanus")
 ITEMS = [
@@ -33,14 +34,22 @@ class WordEmbedder:
 
     def __init__(self, dimension: int = 64):
         self.name, self.dimension, self.fingerprint = "words", dimension, f"words-{dimension}"
+        self.precision, self.similarity = "float32", "cosine"
         self.n_texts = 0
 
-    def encode(self, texts):
+    def document(self, snippet):
+        return chunking.embedded_text(snippet)
+
+    def encode_queries(self, texts):
+        return self.encode(texts)
+
+    def encode(self, texts, progress=lambda n: None):
         self.n_texts += len(texts)
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for row, text in zip(vectors, texts, strict=True):
             for word in re.findall(r"\w+", text.lower()):
                 row[zlib.crc32(word.encode()) % self.dimension] += 1
+        progress(len(texts))
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 

@@ -25,9 +25,36 @@ def test_a_long_passage_is_cut_at_sentences_and_loses_none():
         assert next_one["text"].split(". ")[0] in one["text"]  # the overlap
 
 
+def test_medrags_way_cuts_at_paragraphs_then_lines_then_words():
+    paragraphs = [
+        "First paragraph of forty characters here.",
+        "Second one.",
+        "A third paragraph, which is much longer " * 4,
+    ]
+    snippets = list(split([PASSAGE | {"text": "\n\n".join(paragraphs)}], Chunking(60, 15, "recursive")))
+    texts = [s["text"] for s in snippets]
+    assert texts[0] == "\n\n".join(paragraphs[:2])
+    assert all(len(text) <= 60 for text in texts)
+    for one, next_one in zip(texts[1:], texts[2:], strict=False):
+        shared = max(n for n in range(16) if one.endswith(next_one[:n]))
+        assert 0 < shared <= 15 and not next_one[:shared].startswith(" ")
+    assert {word for text in texts for word in text.split()} == set(" ".join(paragraphs).split())
+
+
+def test_both_ways_keep_every_word_and_the_size():
+    text = "\n".join(f"Line {i}. It says that {'very ' * (i % 9)}little is known.\n" for i in range(120))
+    for way in ("sentences", "recursive"):
+        pieces = [s["text"] for s in split([PASSAGE | {"text": text}], Chunking(by=way))]
+        assert len(pieces) > 5 and all(len(piece) <= 1000 for piece in pieces)
+        assert all(f"Line {i}." in " ".join(pieces) for i in range(120))
+    with pytest.raises(InputError, match="unknown chunking 'words'; there are sentences, recursive"):
+        Chunking(by="words")
+
+
 def test_text_without_any_place_to_cut_is_cut_anyway():
-    snippets = list(split([PASSAGE | {"text": "x" * 2500}], Chunking(size=1000, overlap=0)))
-    assert "".join(s["text"] for s in snippets) == "x" * 2500
+    for way in ("sentences", "recursive"):
+        snippets = list(split([PASSAGE | {"text": "x" * 2500}], Chunking(size=1000, overlap=0, by=way)))
+        assert "".join(s["text"] for s in snippets) == "x" * 2500
 
 
 def test_it_needs_no_network_nor_downloaded_data(monkeypatch, tmp_path):

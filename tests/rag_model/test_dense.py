@@ -9,7 +9,7 @@ from rag_model import embedding
 from rag_model.build import build
 from rag_model.index import open_index
 from rag_model.retrieval import Retrieval, dense
-from rag_model.retrieval.dense import Chroma, Exact
+from rag_model.retrieval.dense import Exact, Stored
 
 QUERIES = [item["question"] for item in ITEMS]
 
@@ -40,7 +40,7 @@ def test_exact_and_chroma_agree(index):
     positions, expected = brute_force(WordEmbedder().encode(QUERIES), vectors, 4)
     assert ids == [[index.ids[p] for p in row] for row in positions]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
-    chroma_ids, chroma_scores = Chroma(index, WordEmbedder()).search(QUERIES, 4)
+    chroma_ids, chroma_scores = Stored(index, WordEmbedder()).search(QUERIES, 4)
     np.testing.assert_allclose(chroma_scores, scores, atol=1e-5)
     for one, other, row in zip(ids, chroma_ids, scores, strict=True):
         sure = [
@@ -50,12 +50,12 @@ def test_exact_and_chroma_agree(index):
 
 
 def test_chroma_gives_the_same_at_every_opening(little_index):
-    answers = [Chroma(open_index(little_index), WordEmbedder()).search(QUERIES, 4)[0] for _ in range(3)]
+    answers = [Stored(open_index(little_index), WordEmbedder()).search(QUERIES, 4)[0] for _ in range(3)]
     assert answers[0] == answers[1] == answers[2]
 
 
 def test_more_than_there_is_gives_all(index):
-    for searcher in (Exact(index, WordEmbedder()), Chroma(index, WordEmbedder())):
+    for searcher in (Exact(index, WordEmbedder()), Stored(index, WordEmbedder())):
         ids, scores = searcher.search(["asthma"], 10_000)
         assert sorted(ids[0]) == sorted(index.ids) and scores.shape == (1, len(index.ids))
         assert (np.diff(scores[0]) <= 1e-6).all()

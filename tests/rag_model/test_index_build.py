@@ -1,86 +1,19 @@
-"""Builds: whatever kills them, they end in the same files; nobody else writes meanwhile; damage is seen and mended."""
+"""Builds: the same inputs give the same files; nobody else writes meanwhile; damage is seen and mended."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from index_content import files_of, make, stored
 from rag_doubles import WordEmbedder, write_corpus
 
 from medtasks import contamination
 from medtasks.errors import InputError
-from rag_model import store
 from rag_model.build import build
 from rag_model.chunking import Chunking
 from rag_model.index import open_index
-
-ROOT = Path(__file__).parents[2]
-SHARD_SIZE = 16
-
-KILLED_BUILD = """
-import os, signal, sys
-from rag_doubles import WordEmbedder
-from rag_model import build as room
-
-def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-
-def at_call(function, n):
-    calls = []
-    def counted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == n: die()
-        return function(*args, **kwargs)
-    return counted
-
-corpus, out, place = sys.argv[1:]
-if place == "first shard": WordEmbedder.encode = at_call(WordEmbedder.encode, 1)
-if place == "third shard": WordEmbedder.encode = at_call(WordEmbedder.encode, 3)
-if place == "inside the write of a shard":
-    import numpy as np
-    def half(f, vectors):
-        f.write(vectors.tobytes()[:100]); f.flush(); die()
-    np.save = half
-if place == "filling Chroma":
-    from llama_index.vector_stores.chroma import ChromaVectorStore as C
-    room.store.BATCH = 20
-    C.add = at_call(C.add, 2)
-if place == "before index.json":
-    write = room.files.write_json
-    room.files.write_json = lambda path, value: die() if path.name == "index.json" else write(path, value)
-room.build(corpus, out, WordEmbedder(), shard_size=16, progress=False)
-"""
-PLACES = ["first shard", "third shard", "inside the write of a shard", "filling Chroma", "before index.json"]
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file of an index but the store's, by relative path."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and "chroma" not in path.parts]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def stored(folder: Path) -> dict[str, tuple]:
-    """Snippet id -> (text, vector) in the Chroma store."""
-    with store.opened(folder / "chroma") as chroma:
-        got = chroma.client.get(include=["documents", "embeddings"])
-    return {i: (d, tuple(e)) for i, d, e in zip(got["ids"], got["documents"], got["embeddings"], strict=True)}
-
-
-def make(corpus, out, **keywords):
-    return build(
-        str(corpus), out, keywords.pop("embedder", WordEmbedder()), shard_size=SHARD_SIZE, progress=False, **keywords
-    )
-
-
-def run_killed(corpus, out, place):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_BUILD, str(corpus), str(out), place], env=env, capture_output=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
 
 
 def test_two_builds_give_the_same_files(corpus, tmp_path):
@@ -88,25 +21,6 @@ def test_two_builds_give_the_same_files(corpus, tmp_path):
         make(corpus, tmp_path / name)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert set(stored(tmp_path / "one")) == set(open_index(tmp_path / "one").ids)
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_a_killed_build_goes_on_to_the_same_files(corpus, tmp_path, place):
-    make(corpus, tmp_path / "whole")
-    out = tmp_path / "killed"
-    run_killed(corpus, out, place)
-    with pytest.raises(InputError, match="unfinished; run the same"):
-        open_index(out)
-    finished = {path.name: path.stat().st_mtime_ns for path in (out / "vectors").glob("*.npy")}
-    n_embedded = sum(len(np.load(out / "vectors" / name)) for name in finished)
-    embedder = WordEmbedder()
-    meta, changed = make(corpus, out, embedder=embedder)
-    assert changed
-    assert embedder.n_texts == meta["snippets"]["count"] - n_embedded
-    assert finished == {name: (out / "vectors" / name).stat().st_mtime_ns for name in finished}
-    assert files_of(out) == files_of(tmp_path / "whole")
-    assert stored(out) == stored(tmp_path / "whole")
-    assert not (out / "chroma.tmp").exists()
 
 
 def test_a_finished_index_is_left_alone(corpus, tmp_path):
@@ -125,12 +39,12 @@ def test_a_second_writer_is_refused(corpus, tmp_path):
     refused = []
 
     class Meanwhile(WordEmbedder):
-        def encode(self, texts):
+        def encode(self, texts, progress):
             if not refused:
                 with pytest.raises(InputError, match="another process is building here") as caught:
                     make(corpus, out)
                 refused.append(str(caught.value))
-            return super().encode(texts)
+            return super().encode(texts, progress)
 
     make(corpus, out, embedder=Meanwhile())
     assert len(refused) == 1 and "\n" not in refused[0]
@@ -140,12 +54,12 @@ def test_a_second_writer_is_refused(corpus, tmp_path):
 def test_other_inputs_are_named_and_refused(corpus, tmp_path):
     out = tmp_path / "index"
     make(corpus, out)
-    with pytest.raises(InputError, match=r"chunking size 1000 overlap 200, now size 500 overlap 0.*--overwrite"):
+    with pytest.raises(InputError, match=r"chunking size 1000 overlap 200 by sentences, now size 500 .*--overwrite"):
         make(corpus, out, chunks=Chunking(500, 0))
     with pytest.raises(InputError, match="embedder fingerprint words-64, now fingerprint words-32"):
         make(corpus, out, embedder=WordEmbedder(32))
     other = write_corpus(tmp_path / "other.jsonl", 41)
-    with pytest.raises(InputError, match="corpus 40 passages.*now 41 passages"):
+    with pytest.raises(InputError, match=r"corpus corpus.jsonl \(sha256 \w+\), now other.jsonl"):
         make(other, out)
     assert make(other, out, overwrite=True).meta["corpus"]["passages"] == 41
     assert "p40#0" in open_index(out).offsets
@@ -210,8 +124,8 @@ def test_a_changed_vector_of_the_same_size_is_mended(corpus, tmp_path):
 
 def test_vectors_that_are_not_numbers_are_refused(corpus, tmp_path):
     class Broken(WordEmbedder):
-        def encode(self, texts):
-            return super().encode(texts) * np.float32("nan")
+        def encode(self, texts, progress):
+            return super().encode(texts, progress) * np.float32("nan")
 
     with pytest.raises(InputError, match="not finite"):
         make(corpus, tmp_path / "index", embedder=Broken())

@@ -8,6 +8,7 @@ import pytest
 from rag_doubles import ITEMS, TOPICS, WordEmbedder
 
 from medtasks.errors import InputError
+from rag_model.build import build
 from rag_model.index import open_index
 from rag_model.retrieval import Retrieval, pipeline
 from rag_model.retrieval.bm25 import BM25
@@ -60,6 +61,39 @@ def test_passages_are_the_snippets_of_what_was_found(retrieval):
         passages = words.passages(row)
         assert [passage["id"] for passage in passages] == [name for name, _ in row]
         assert all(topic in passage["text"] for passage in passages)
+
+
+def test_the_store_is_asked_under_either_name(retrieval):
+    found = retrieval(search="store").find(ITEMS, 3)
+    assert found == retrieval(search="chroma").find(ITEMS, 3)
+    exact = retrieval().find(ITEMS, 3)
+    assert [[score for _, score in row] for row in found] == [
+        pytest.approx([score for _, score in row], abs=1e-5) for row in exact
+    ]
+
+
+def test_an_index_without_a_store_has_none_to_ask(corpus, tmp_path):
+    build(str(corpus), tmp_path / "index", WordEmbedder(), store_spec="none", progress=False)
+    for search in ("store", "llama_index.core.retrievers:VectorIndexRetriever"):
+        with pytest.raises(InputError, match="was built without a store; take search=exact"):
+            Retrieval(open_index(tmp_path / "index"), search=search, embedder=WordEmbedder()).find(ITEMS, 3)
+
+
+def test_mmr_over_vectors_of_any_length_is_that_over_unit_vectors(retrieval, corpus, tmp_path):
+    class Long(WordEmbedder):
+        """Vectors of several lengths, compared by their inner product."""
+
+        def __init__(self):
+            super().__init__()
+            self.similarity, self.fingerprint = "dot", "long"
+
+        def encode(self, texts, progress=lambda n: None):
+            return super().encode(texts, progress) * np.float32(7)
+
+    build(str(corpus), tmp_path / "index", Long(), progress=False)
+    found = Retrieval(open_index(tmp_path / "index"), embedder=Long(), mmr=0.0).find(ITEMS, 4)
+    assert ids(found) == ids(retrieval(mmr=0.0).find(ITEMS, 4))
+    assert all(score > 1 for row in found for _, score in row[:1])
 
 
 @pytest.mark.parametrize(("fuse", "weights"), [("rrf", (1, 1)), ("rrf:0.75", (0.75, 0.25))])
@@ -189,7 +223,7 @@ def test_settings_are_json_that_changes_with_what_is_found(retrieval):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"search": "nearby"}, "unknown search 'nearby'; there are exact, chroma, bm25, rrf, and package.module:Class"),
+        ({"search": "nearby"}, "unknown search 'nearby'; there are exact, store, bm25, rrf, chroma, and package"),
         ({"query": "options"}, "unknown query 'options'"),
         ({"query": "hyde"}, "query=hyde needs a model that writes"),
         ({"filter": 0.5}, "give rerank=MODEL with it"),

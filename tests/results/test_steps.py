@@ -122,8 +122,8 @@ CHANGES = {
     "recipe": (lambda: edit("sft.yaml", "1e-4", "2e-4"), TRAINED),
     "recipe of a stage": (lambda: edit("cpt.yaml", "corpus:", "max_steps: 2\ncorpus:"), {"train-msft", "eval-both"}),
     "recipe, nothing learned": (lambda: edit("sft.yaml", "output_dir: x", "# a note\noutput_dir: y"), set()),
-    "data of a task": (lambda: edit("data/openlifescienceai/medmcqa/validation.jsonl", "a", "b"), ALL - {"index-i"}),
-    "data to keep out": (lambda: edit("data/cais/mmlu/anatomy/test.jsonl", "a", "b"), TRAINED),
+    "data of a task": (lambda: edit("data/openlifescienceai/medmcqa/validation.jsonl", "a", "b"), ALL),
+    "data to keep out": (lambda: edit("data/cais/mmlu/anatomy/test.jsonl", "a", "b"), TRAINED | WITH_INDEX),
     "trainers": (
         lambda: edit("code/trainers/data/schemas.py", "OPEN_QUESTIONS = (", "OPEN_QUESTIONS = (((), ()),"),
         TRAINED,
@@ -167,6 +167,16 @@ def test_a_library_reaches_what_it_does(before, monkeypatch, library, reached):
     for step in (step for step in planned().values() if f"versions.{library}" in step.depends):
         said = dependencies.changes(before[step.name].depends, step.depends)
         assert f"versions.{library} changed ({version(library)} -> 99)" in said
+
+
+@pytest.mark.parametrize(
+    ("search", "libraries"),
+    [("exact", set()), ("chroma", {"chromadb"}), ("bm25", {"bm25s", "PyStemmer"}), ("rrf", {"bm25s", "PyStemmer"})],
+)
+def test_a_search_depends_on_what_searches(world, search, libraries):
+    study = dataclasses.replace(STUDY, variants={"rag": Variant(index="i", rag={"search": search})})
+    depends = planned(study)["eval-rag"].depends
+    assert {library for library in ("chromadb", "bm25s", "PyStemmer") if f"versions.{library}" in depends} == libraries
 
 
 @pytest.mark.parametrize(
@@ -240,7 +250,7 @@ def test_what_is_not_there_is_the_problem_of_the_steps_that_need_it(world):
     Path("sft.yaml").unlink()
     problems = {name: step.problem for name, step in planned().items() if step.problem}
     assert set(problems) == {"index-i", "train-sft", "train-msft"}
-    assert "no such corpus" in problems["index-i"] and "no such recipe" in problems["train-sft"]
+    assert "no such file" in problems["index-i"] and "no such recipe" in problems["train-sft"]
     shutil.rmtree("data/openlifescienceai")
     assert "it should hold the dataset openlifescienceai/medmcqa" in planned()["eval-base"].problem
     shutil.rmtree("model")
@@ -252,7 +262,8 @@ def test_a_recipe_may_choose_its_own_source(world):
     edit("sft.yaml", "sources:", "env: {MEDTASKS_DATA: sample}\nsources:")
     before = planned()
     edit("data/GBaker/MedQA-USMLE-4-options/train.jsonl", "a", "b")
-    assert changed(before) == EVALUATIONS  # which few-shot examples come from there; the training reads the sample
+    # The training reads the sample; few-shot examples, and what the index keeps out, come from there.
+    assert changed(before) == EVALUATIONS | {"index-i"}
 
 
 def test_the_hub_s_commit_is_the_cached_one_while_offline(tmp_path, monkeypatch):
