@@ -6,7 +6,6 @@ A text file is one row, a Markdown file one row a section (titled with the headi
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from medtasks.errors import InputError
@@ -24,8 +23,6 @@ def rows(file: Path, name: str) -> Iterator[tuple[str, dict]]:
         InputError: it cannot be read, or holds no text; for a PDF, its reader is not installed.
     """
     suffix = file.suffix.lower()
-    if suffix == ".pdf" and find_spec("pypdf") is None:
-        raise InputError(f'{file}: reading a PDF needs one more package; pip install "medadapt[pdf]"')
     found = list({".txt": _text, ".md": _sections, ".pdf": _pages}[suffix](file, name))
     with_text = [row for row in found if row["text"].strip()]
     if not with_text:
@@ -62,11 +59,7 @@ def _load(file: Path) -> list:
     """The file as LlamaIndex's documents."""
     from llama_index.core import SimpleDirectoryReader
 
-    readers = {}
-    if file.suffix.lower() == ".pdf":
-        from llama_index.readers.file import PDFReader
-
-        readers[".pdf"] = PDFReader()
+    readers = {".pdf": _pdf_reader(file)} if file.suffix.lower() == ".pdf" else {}
     try:
         with _quiet("llama_index.core.readers.file.base", "pypdf"):
             return SimpleDirectoryReader.load_file(
@@ -79,6 +72,15 @@ def _load(file: Path) -> list:
     except Exception as error:  # a reader raises what its format's library does
         reason = str(error.__cause__ or error).strip() or type(error).__name__
         raise InputError(f"{file}: cannot be read ({reason.splitlines()[0]}); repair or leave out this file") from error
+
+
+def _pdf_reader(file: Path):
+    try:
+        import pypdf  # noqa: F401 (what the reader reads with)
+        from llama_index.readers.file import PDFReader
+    except ImportError as error:
+        raise InputError(f'{file}: reading a PDF needs one more package; pip install "medadapt[pdf]"') from error
+    return PDFReader()
 
 
 @contextmanager

@@ -131,10 +131,11 @@ def _loaded(hub_id: str, config: str | None, split: str, streaming: bool = False
 def _failures(hub_id: str, config: str | None, split: str) -> Iterator[None]:
     """Any failure to load rows becomes one line that names them and the mend."""
     import datasets
+    import httpx
 
     try:
         yield
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError, httpx.HTTPError) as error:
         folder = where(hub_id)
         what = f"{hub_id}{f' ({config})' if config else ''}, split {split}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:REASON]

@@ -1,7 +1,7 @@
 """Qdrant as a store, through LlamaIndex: a server's collection or a folder of the client's local mode."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import NAMESPACE_OID, uuid5
 
@@ -52,10 +52,11 @@ class Qdrant(Store):
         with self._filled() as client:
             return client.count(self._name, exact=True).count
 
-    def vectors(self, ids: Sequence[str]) -> dict:
+    def vectors(self, ids: Iterable[Sequence[str]]) -> Iterator[dict]:
         with self._filled() as client:
-            points = client.retrieve(self._name, [_point(i) for i in ids], with_vectors=True)
-        return {point.payload[SNIPPET]: _dense(point.vector) for point in points}
+            for batch in ids:
+                points = client.retrieve(self._name, [_point(i) for i in batch], with_vectors=True)
+                yield {point.payload[SNIPPET]: _dense(point.vector) for point in points}
 
     def nearest(self, vectors, k: int):
         import numpy as np

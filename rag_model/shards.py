@@ -66,6 +66,7 @@ def _work(jobs: Iterator[tuple[Path, list[dict]]], embedder: Embedder, progress)
         return
     free: SimpleQueue[Embedder] = SimpleQueue()
     for replica in replicas:
+        replica.encode([])  # loads its model; transformers does not load several at the same time
         free.put(replica)
 
     def work(shard: Path, snippets: list[dict], replica: Embedder) -> None:

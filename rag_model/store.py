@@ -10,7 +10,6 @@ said by one word::
     none                 no store: search is exact
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -57,8 +56,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def vectors(self, ids: Sequence[str]) -> "dict[str, np.ndarray]":
-        """The vectors of those snippets among ``ids`` that it holds."""
+    def vectors(self, ids: Iterable[Sequence[str]]) -> "Iterator[dict[str, np.ndarray]]":
+        """For each batch of ids, the vectors of those snippets that it holds.
+
+        Raises:
+            InputError: it is missing, damaged or does not answer.
+        """
 
     @abstractmethod
     def nearest(self, vectors: "np.ndarray", k: int) -> "tuple[list[list[str]], np.ndarray]":
@@ -90,10 +93,9 @@ class Store(ABC):
 
         if (count := self.count()) != len(ids):
             return f"it holds {count:,} snippets, not {len(ids):,}"
-        rows = zip(ids, (vector for shard in shards for vector in shard), strict=True)
-        for batch in batches(rows, self.batch):
-            held = self.vectors([snippet_id for snippet_id, _ in batch])
-            for snippet_id, vector in batch:
+        expected = (vector for shard in shards for vector in shard)
+        for batch, held in zip(batches(ids, self.batch), self.vectors(batches(ids, self.batch)), strict=True):
+            for snippet_id, vector in zip(batch, expected, strict=False):
                 if snippet_id not in held:
                     return f"the snippet {snippet_id} is missing"
                 if not np.allclose(held[snippet_id], vector, rtol=TOLERANCE, atol=TOLERANCE):
@@ -156,10 +158,3 @@ def batches(rows: Iterable, size: int) -> Iterator[list]:
     rows = iter(rows)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def node_metadata(snippet: dict) -> dict:
-    """What LlamaIndex's stores keep of a node, so that they give it back: its JSON, and the keys to filter by."""
-    told = {field: snippet[field] for field in ("title", "source", "license")}
-    node = {"id_": snippet["id"], "text": snippet["text"], "metadata": told, "class_name": "TextNode"}
-    return told | {"_node_content": json.dumps(node, ensure_ascii=False), "_node_type": "TextNode"}

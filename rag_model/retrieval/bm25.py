@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,9 +170,16 @@ class BM25:
 
 def stems(text: str) -> list[str]:
     """The words of ``text`` as BM25 compares them: :func:`medtasks.ngrams.words`, less stopwords, stemmed."""
+    from medtasks.ngrams import words
+
+    stemmer, stopwords = _english()
+    return stemmer.stemWords([word for word in words(text) if word not in stopwords])
+
+
+@cache
+def _english():
+    """Snowball's stemmer, which remembers words it has seen, and Lucene's stopwords."""
     import Stemmer
     from bm25s.stopwords import STOPWORDS_EN
 
-    from medtasks.ngrams import words
-
-    return Stemmer.Stemmer("english").stemWords([word for word in words(text) if word not in STOPWORDS_EN])
+    return Stemmer.Stemmer("english"), frozenset(STOPWORDS_EN)

@@ -79,6 +79,8 @@ def _products(queries: "torch.Tensor", block: "torch.Tensor", query: "np.ndarray
     import torch
 
     def float64(vectors, places):
+        if vectors.device.type == "cpu":
+            return vectors.numpy()[places].astype(np.float64)
         return vectors[torch.from_numpy(places).to(vectors.device)].cpu().numpy().astype(np.float64)
 
     products = np.empty(len(query))

@@ -94,10 +94,13 @@ def _step(name: str, kind: str, command: Callable[[Path], list[str]], out: Path,
 
 def _index(study: Study, name: str, out: Path) -> Step:
     index = study.indexes[name]
+    options = {key: value for key, value in index.options.items() if key != "decontaminate"}
+    if not (checked := index.options.get("decontaminate", True)):
+        options["no-decontaminate"] = True
 
     def command(folder: Path) -> list[str]:
         words = ["-m", "medtasks.cli", "index", "build", index.corpus, "--out", str(folder / "indexes" / name)]
-        return [*words, "--embedder", index.embedder, *_flags(index.options)]
+        return [*words, "--embedder", index.embedder, *_flags(options)]
 
     def depends() -> dict[str, str]:
         from rag_model.embedding import Embedder
@@ -106,7 +109,7 @@ def _index(study: Study, name: str, out: Path) -> Step:
         found |= dependencies.code(["rag_model.build", "rag_model.embedding"])
         with sources.reading_from(study.source):
             found |= inputs.corpus(index.corpus)
-            if not index.options.get("no-decontaminate"):
+            if checked:
                 found |= inputs.held_out()
         return found
 

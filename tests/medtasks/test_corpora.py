@@ -1,6 +1,7 @@
 import gzip
 import json
 
+import httpx
 import pytest
 
 from medtasks import corpora
@@ -112,6 +113,19 @@ def test_a_dataset_in_medrags_schema_is_streamed(tmp_path, monkeypatch):
     assert corpora.locate("MedRAG/textbooks").version() != before
     with pytest.raises(InputError, match="no folder .*MedRAG/pubmed"):
         list(corpora.read("MedRAG/pubmed"))
+
+
+def test_a_stream_that_breaks_off_is_named(monkeypatch):
+    def rows(*_, **__):
+        yield {"text": "the first"}
+        raise httpx.ReadError("connection reset")
+
+    monkeypatch.setenv("MEDTASKS_DATA", "hub")
+    monkeypatch.setattr("datasets.load_dataset", rows)
+    read = corpora.read("MedRAG/pubmed")
+    assert next(read)["text"] == "the first"
+    with pytest.raises(InputError, match="cannot load MedRAG/pubmed, split train: connection reset; check the network"):
+        next(read)
 
 
 def test_a_hub_dataset_is_streamed_and_known_by_its_commit(on_hub):

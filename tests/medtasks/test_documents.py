@@ -1,8 +1,10 @@
 """Text, Markdown and PDF files become rows with titles; what cannot be read is named."""
 
+import sys
+
 import pytest
 
-from medtasks import corpora, documents
+from medtasks import corpora
 from medtasks.errors import InputError
 
 MARKDOWN = """Before any heading.
@@ -50,7 +52,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 
 def test_a_pdf_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pypdf", None)
     (tmp_path / "a.pdf").write_bytes(pdf(PDF_PAGES))
     with pytest.raises(InputError, match=r"a.pdf: .*pip install \"medadapt\[pdf\]\""):
         list(corpora.read(str(tmp_path / "a.pdf")))

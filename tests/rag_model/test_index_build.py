@@ -2,11 +2,13 @@
 
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from index_content import files_of, make, stored
+from index_content import SHARD_SIZE, files_of, make, stored
 from rag_doubles import WordEmbedder, write_corpus
 
 from medtasks import contamination
@@ -51,6 +53,35 @@ def test_a_second_writer_is_refused(corpus, tmp_path):
     open_index(out)
 
 
+class Replicated(WordEmbedder):
+    """Three of them work at the same time; the first to begin is the last to end."""
+
+    def __init__(self, broken=False):
+        super().__init__()
+        self.broken, self.others = broken, []
+
+    def replicas(self):
+        self.others = [Replicated(self.broken) for _ in range(3)]
+        return self.others
+
+    def encode(self, texts, progress=lambda n: None):
+        if texts and self.broken:
+            raise InputError("this replica is broken")
+        time.sleep(0.01 * len(texts) / SHARD_SIZE * (threading.get_ident() % 3))
+        return super().encode(texts, progress)
+
+
+def test_several_devices_share_the_shards_and_give_the_same_files(corpus, tmp_path):
+    make(corpus, tmp_path / "one")
+    embedder = Replicated()
+    make(corpus, tmp_path / "three", embedder=embedder)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "three")
+    assert all(replica.n_texts > 0 for replica in embedder.others)
+    with pytest.raises(InputError, match="this replica is broken"):
+        make(corpus, tmp_path / "broken", embedder=Replicated(broken=True))
+    assert not list((tmp_path / "broken" / "vectors").glob("*"))
+
+
 def test_other_inputs_are_named_and_refused(corpus, tmp_path):
     out = tmp_path / "index"
     make(corpus, out)
@@ -58,6 +89,10 @@ def test_other_inputs_are_named_and_refused(corpus, tmp_path):
         make(corpus, out, chunks=Chunking(500, 0))
     with pytest.raises(InputError, match="embedder fingerprint words-64, now fingerprint words-32"):
         make(corpus, out, embedder=WordEmbedder(32))
+    half = WordEmbedder()
+    half.precision = "bfloat16"
+    with pytest.raises(InputError, match="precision float32, now bfloat16"):
+        make(corpus, out, embedder=half)
     other = write_corpus(tmp_path / "other.jsonl", 41)
     with pytest.raises(InputError, match=r"corpus corpus.jsonl \(sha256 \w+\), now other.jsonl"):
         make(other, out)

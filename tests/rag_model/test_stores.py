@@ -108,6 +108,29 @@ def test_a_vector_that_differs_and_a_snippet_that_is_missing_are_named(little_in
     assert index.store().differs(index.ids[:5], [vectors[:5]]) == f"it holds {len(vectors)} snippets, not 5"
 
 
+@pytest.mark.parametrize("harm", ["truncate", "remove", "flip"])
+def test_no_damage_to_chromas_files_goes_unseen(little_index, tmp_path, harm):
+    """Chroma itself ends the process (a segmentation fault) over some of these."""
+    whole = open_index(little_index)
+    whole.store().nearest(QUERIES, 2)
+    assert store_damage(whole) is None
+    graph = [path.relative_to(little_index) for path in (little_index / "chroma").glob("*/*")]
+    assert len(graph) > 3
+    for name in graph:
+        out = shutil.copytree(little_index, tmp_path / "index", dirs_exist_ok=True)
+        file, content = out / name, (out / name).read_bytes()
+        if harm == "remove":
+            file.unlink()
+        else:
+            flipped = content[:-1] + bytes([content[-1] ^ 1])
+            file.write_bytes(content[: len(content) // 2] if harm == "truncate" else flipped)
+        assert store_damage(open_index(out)) is not None, name
+        if harm != "flip":
+            with pytest.raises(InputError, match="its graph is cut short.*--mend"):
+                open_index(out).store().nearest(QUERIES, 2)
+    assert mend_store(out, progress=False) and store_damage(open_index(out)) is None
+
+
 def test_without_a_store_there_is_none_and_another_may_follow(corpus, tmp_path):
     out = tmp_path / "index"
     make(corpus, out, store_spec="none")

@@ -104,6 +104,14 @@ def test_plan_orders_the_steps_and_makes_their_commands(world):
     assert all(step.problem is None for step in found.values())
 
 
+def test_an_index_may_leave_test_items_in(world):
+    index = dataclasses.replace(STUDY.indexes["i"], options={"decontaminate": False, "chunk-size": 500})
+    step = planned(dataclasses.replace(STUDY, indexes=STUDY.indexes | {"i": index}))["index-i"]
+    assert any("mmlu" in name for name in planned()["index-i"].depends)
+    assert step.command[-3:] == ["--chunk-size", "500", "--no-decontaminate"]
+    assert not any("mmlu" in name for name in step.depends)
+
+
 def test_some_variants_come_with_what_they_need(world):
     assert list(planned(only=["sft"])) == ["train-sft", "eval-sft"]
     assert list(planned(only=["both", "base"])) == ["index-i", "train-msft", "eval-base", "eval-both"]
