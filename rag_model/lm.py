@@ -3,306 +3,263 @@
 ``lm_eval --model rag --model_args pretrained=MODEL,index=DIR,k=3 --tasks medqa``
 """
 
-import dataclasses
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM, CacheHook, TemplateLM, hash_args
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.api.model import LM, CacheHook
 
-from medtasks import files
 from medtasks.errors import InputError
-from rag_model import cache, prompts
+from rag_model import answering, arms, cache, prompts, settings
+from rag_model.budget import Budget
+from rag_model.context import Context, Key, Passage, checked_kind
 from rag_model.embedding import Embedder
 from rag_model.index import open_index
+from rag_model.inner import Around, make, written
+from rag_model.open_book import Layout, OpenBook, opened
+from rag_model.records import Records
 from rag_model.retrieval import Retrieval
 
 logger = logging.getLogger(__name__)
 
-NOT_PART_OF_THE_ANSWER = ("batch_size", "max_batch_size", "max_batch_tokens", "compile_layers", "device")
-ROOM_FOR_A_BYTE = 2
-"""Tokens that a byte of text becomes at most, normalization included; a text short by this need not be tokenized."""
-DEFAULT_MAX_GEN_TOKS = 256
-"""lm-eval's, where a model names none."""
-CACHED_ROWS = "passages:"
-"""Prefix of the keys under which ``--use_cache`` files also keep what an item saw."""
 
-
-class RAG(LM):
-    """Puts the passages nearest to an item's question before the item, and lets the inner model answer.
+class RAG(Around):
+    """Puts the passages found for an item before it, and lets the inner model answer.
 
     Log-likelihood and generation requests get passages; rolling log-likelihoods and empty contexts (the unconditional
     half of ``acc_mutual_info``) hold no question and go through unchanged. With ``k=0`` everything does.
 
+    The log-likelihood requests of a document are the options of one item. Texts can be generated in mode ``always``
+    alone: the other modes weigh options, which a text does not have.
+
     Args:
         index: folder of the index.
-        inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm``, ...
-        k: passages an item gets.
-        search: ``exact``, ``bm25``, ``rrf``, ... (see :class:`rag_model.retrieval.Retrieval`).
+        inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm`` and
+            so on; or that model.
+        k: passages an item gets (default 3).
+        search, query, rerank, filter, mmr, fuse: how they are found (:class:`rag_model.retrieval.Retrieval`; default:
+            exact search for the question).
         embedder: where the index's embedder lies, if not where it lay at the build.
+        context: whether items get the passages found for them, or those of a control arm (:mod:`rag_model.context`).
+        context_seed: of the arms that draw.
+        mode, gate_margin, calibration, w: how the answer is made of scores with and without passages
+            (:mod:`rag_model.answering`).
+        order: ``best_last`` (the default), the best passage nearest to the question, or ``best_first``.
+        cite: whether passages are numbered by rank, and a generated text's ``[2]`` noted in the sidecar, as an id.
+        max_context_tokens: most tokens of an item's passages; they never take more than the model's window leaves.
+        tuned: a file of ``medadapt rag tune``; arguments given here win over its own.
         sidecar: folder for ``<task>.jsonl``, a line an item, sorted by ``doc_id``: ``task, doc_id, item`` (its id),
-            ``query, passages`` (id and score of each, best first), ``n_cut`` (how many were left out or shortened to
-            fit into the model), ``rag`` (the configuration's fingerprint). None for no such files.
+            ``query`` (its question), ``passages`` (id and score of each that it was shown, best first), ``n_cut`` (how
+            many were left out or shortened to fit), ``rag`` (the configuration's fingerprint); with a gate ``margin``
+            (nats, closed book) and ``opened``; with ``cite`` ``cited`` (ids). None for no such files.
         inner_args: everything else is the inner model's.
 
     Raises:
-        InputError: a bad argument or index; later, an item without a question or place for passages, or a prompt
-            that is too long even without them.
+        InputError: a bad argument or index; later, an item without a question, place for passages or what its arm
+            needs, a prompt that is too long even without passages, or an item that the settings were tuned on.
     """
 
     def __init__(
         self,
         index: str | None = None,
-        inner: str = "hf-mcq",
-        k: int = 3,
-        search: str = "exact",
+        inner: str | LM = "hf-mcq",
+        k: int | None = None,
+        search: str | None = None,
+        query: str | None = None,
+        rerank: str | None = None,
+        filter: float | None = None,
+        mmr: float | None = None,
+        fuse: str | None = None,
         embedder: str | Embedder | None = None,
+        context: str = "retrieved",
+        context_seed: int = 0,
+        mode: str | None = None,
+        gate_margin: float | None = None,
+        calibration: float | None = None,
+        w: float | None = None,
+        order: str | None = None,
+        cite: bool | None = None,
+        max_context_tokens: int | None = None,
+        tuned: str | None = None,
         sidecar: str | None = None,
         **inner_args,
     ):
-        super().__init__()
         if index is None:
             raise InputError("rag needs an index: --model_args pretrained=MODEL,index=DIR,k=3")
-        if not isinstance(k, int) or k < 0:
-            raise InputError(f"k={k}: the number of passages must be a whole number, 0 or more")
-        opened = open_index(index)
-        self.meta, self.k, self.how = opened.meta, k, search
-        self.inner = _inner(inner, inner_args)
-        device = self.inner.device
-        device = str(device) if device else None
-        self.retrieval = Retrieval(opened, search=search, embedder=embedder, device=device) if k else None
-        self.sidecar = Path(sidecar).expanduser() if sidecar else None
-        self.fingerprint = files.sha256_json(
-            {
-                "index": self.meta["fingerprint"],
-                "k": k,
-                "search": search,
-                "inner": inner,
-                "inner_args": {a: str(v) for a, v in inner_args.items() if a not in NOT_PART_OF_THE_ANSWER},
-            }
-        )[:16]
-        self._found: dict[str, list[tuple[str, float]]] = {}
-        self._rows: dict[tuple[str, int], dict] = {}
-        self._originals: dict[str, tuple] = {}
+        self.tuned = settings.read_tuned(tuned) if tuned else None
+        given = {"k": k, "search": search, "query": query, "rerank": rerank, "filter": filter, "mmr": mmr, "fuse": fuse}
+        given |= {"mode": mode, "gate_margin": gate_margin, "calibration": calibration, "w": w}
+        given |= {"order": order, "cite": cite, "max_context_tokens": max_context_tokens}
+        chosen = settings.complete(given, self.tuned)
+        self.k = chosen["k"]
+        self.mode = answering.parse(chosen["mode"], **{name: chosen.get(name) for name in settings.STEP_OF})
+        self.layout = Layout(chosen["order"], chosen["cite"], self.mode.per_passage, self.mode.needs_neutral)
+        found_in = open_index(index)
+        self.meta = found_in.meta
+        super().__init__(make(inner, inner_args))
+        self.answers = cache.Answers(self.inner)
+        self.budget = Budget(self.inner, chosen["max_context_tokens"])
+        kind = checked_kind(context)
+        self.context, retrieval = None, None
+        if self.k:
+            how = {name: chosen[name] for name in settings.OF_RETRIEVAL}
+            device = str(self.device) if self.device else None
+            retrieval = Retrieval(found_in, **how, embedder=embedder, device=device, write=self.write)
+            self.context = Context(kind, retrieval, self.k, context_seed)
+        self.settings = {
+            "k": {"none": 0, "oracle": min(1, self.k)}.get(kind, self.k),
+            "search": chosen["search"],
+            "query": chosen["query"],
+            "retrieval": retrieval.settings if retrieval else None,
+            "context": kind,
+            "context_seed": context_seed,
+            "mode": self.mode.name,
+            **self.mode.settings,
+            **{name: chosen[name] for name in settings.OF_LAYOUT},
+        }
+        self.fingerprint = settings.fingerprint(self.meta["fingerprint"], self.settings, inner, inner_args)
+        self.records = Records(sidecar, self.fingerprint)
+        if self.tuned and self.tuned.record["index"] != self.meta["fingerprint"]:
+            logger.warning("rag: %s was fitted with another index (%s)", tuned, self.tuned.record["index"])
+
+    # Answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """(log-probability in nats, whether greedy decoding gives it) of each continuation, in the order given."""
-        return self.inner.loglikelihood(self._with_passages("loglikelihood", requests))
+        if self.context is None:
+            return self.answers.ask("loglikelihood", requests)
+        items: dict[Key, dict[tuple, Instance]] = {}
+        for request in requests:
+            if request.args[0] != "":
+                items.setdefault(_key(request), {}).setdefault(request.args, request)
+        found = self.answers.filed_items({key: list(group) for key, group in items.items()})
+        found |= self._answered({key: list(group.values()) for key, group in items.items() if key not in found})
+        unasked = iter(self.answers.ask("loglikelihood", [request for request in requests if request.args[0] == ""]))
+        return [next(unasked) if r.args[0] == "" else found[_key(r)][r.args] for r in requests]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The text generated after each prompt, in the order given."""
-        return self.inner.generate_until(self._with_passages("generate_until", requests))
+        if self.context is None:
+            return self.answers.ask("generate_until", requests)
+        if self.mode.steps:
+            raise InputError(
+                f"task {requests[0].task_name} generates text, and mode={self.mode.name} weighs options; "
+                "give mode=always for it"
+            )
+        sharing: dict[tuple, list[int]] = {}
+        for i, request in enumerate(requests):
+            if request.args[0] != "":
+                sharing.setdefault((_key(request), request.args[0]), []).append(i)
+        docs = {key: requests[group[0]].doc for (key, _), group in sharing.items()}
+        self._check(docs)
+        passages = self._passages(docs, list(docs))
+        asked, books = list(requests), {}
+        for (key, _), group in sharing.items():
+            books[key] = self._opened("generate_until", key, [requests[i] for i in group], passages[key])
+            for i, request in zip(group, books[key].requests[0], strict=True):
+                asked[i] = request
+        texts = self.answers.ask("generate_until", asked)
+        for (key, _), group in sharing.items():
+            cited = prompts.citations("\n".join(texts[i] for i in group), len(books[key].shown))
+            ids = [books[key].shown[rank - 1].snippet["id"] for rank in cited]
+            self.records.note(key, docs[key], books[key], **({"cited": ids} if self.layout.cite else {}))
+        self._keep(docs)
+        return texts
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """The inner model's answer: a text to be scored as a whole asks no question."""
-        return self.inner.loglikelihood_rolling(requests)
+        return self.answers.ask("loglikelihood_rolling", requests)
 
-    def get_model_info(self) -> dict:
-        """The inner model's, and what was looked up where; lm-eval merges it into ``results["config"]``."""
-        info = self.inner.get_model_info() if hasattr(self.inner, "get_model_info") else {}
-        return info | {
-            "rag_index": self.meta["fingerprint"],
-            "rag_corpus": self.meta["corpus"],
-            "rag_embedder": self.meta["embedder"],
-            "rag_chunking": self.meta["chunking"],
-            "rag_k": self.k,
-            "rag_search": self.how,
-            "rag_items": len(self._rows),
-            "rag_items_cut": sum(row["n_cut"] > 0 for row in self._rows.values()),
-        }
+    def score(self, items: Mapping[Key, Sequence[Instance]]) -> dict[Key, arms.Scored]:
+        """The arms of each item, as the mode needs them; ``items`` holds a request for each option."""
+        docs = {key: group[0].doc for key, group in items.items()}
 
-    # Passages
+        def open_books(keys: Sequence[Key]) -> dict[Key, OpenBook]:
+            passages = self._passages(docs, keys)
+            return {key: self._opened(arms.METHOD, key, items[key], passages[key]) for key in keys}
 
-    def _with_passages(self, method: str, requests: list[Instance]) -> list[Instance]:
-        """New requests, in the same order, whose prompts hold passages; the ones given stay as they are."""
-        if not self.k:
-            return requests
-        prompts_of: dict[tuple, list[Instance]] = defaultdict(list)
-        for request in requests:
-            if request.args[0] != "":
-                prompts_of[_prompt_key(request)].append(request)
-        self._look_up([prompts.question_of(group[0].doc, group[0].task_name) for group in prompts_of.values()])
-        new_prompt = {key: self._new_prompt(method, group) for key, group in prompts_of.items()}
-        self._record([key[:2] for key in prompts_of])
-        new = [
-            dataclasses.replace(
-                request,
-                arguments=(new_prompt.get(_prompt_key(request), request.args[0]), *request.args[1:]),
-                resps=[],
-                filtered_resps={},
-            )
-            for request in requests
-        ]
-        if self.cache_hook.dbdict is not None:
-            for request, augmented in zip(requests, new, strict=True):
-                self._originals[hash_args(method, augmented.args)] = request.args
-        return new
+        return arms.score(items, self.mode, self.answers, open_books)
 
-    def _look_up(self, queries: Sequence[str]) -> None:
-        """Search for the queries that are new, each once, in one batch."""
-        new = [query for query in dict.fromkeys(queries) if query not in self._found]
-        if new:
-            logger.info("rag: looking up %d questions", len(new))
-            found = self.retrieval.find([{"question": query} for query in new], self.k)
-            self._found.update(zip(new, found, strict=True))
+    def write(self, texts: Sequence[str]) -> list[str]:
+        """What the inner model writes after each of ``texts``: something to search with."""
+        return written(self.answers, texts)
 
-    def _new_prompt(self, method: str, group: list[Instance]):
-        """The prompt with passages of requests that share one; notes what the item sees."""
-        doc, task, doc_id, prompt = group[0].doc, group[0].task_name, group[0].doc_id, group[0].args[0]
-        query = prompts.question_of(doc, task)
-        passages = self.retrieval.passages(self._found[query])
-        fits = self._fits(method, group)
+    def _answered(self, items: Mapping[Key, Sequence[Instance]]) -> dict[Key, dict[tuple, tuple[float, bool]]]:
+        """Answer by request arguments, for every item; keeps what the items saw."""
+        docs = {key: group[0].doc for key, group in items.items()}
+        self._check(docs)
+        found = {}
+        for key, scored in self.score(items).items():
+            answers = scored.answers(self.mode)
+            found[key] = {request.args: answer for request, answer in zip(items[key], answers, strict=True)}
+            self.records.note(key, docs[key], scored.book, **scored.gated(self.mode))
+        self._keep(docs)
+        if self.mode.steps:
+            self.answers.file_items(found)
+        return found
 
-        def render(shown):
-            return prompts.insert(prompt, doc, task, shown)
+    def _check(self, docs: Mapping[Key, dict]) -> None:
+        """Refuse items without a question, and those that the settings were tuned on."""
+        for (task, _), doc in docs.items():
+            prompts.question_of(doc, task)
+            if self.tuned:
+                self.tuned.refuse(doc, task)
 
-        shown = prompts.fit(passages, render, fits)
-        if not shown and not fits(prompt):
-            raise InputError(
-                f"task {task}, item {doc_id}: the prompt is too long for the model ({self.inner.max_length} tokens) "
-                "even without passages; use fewer few-shot examples, fewer tokens to generate, or a larger max_length"
-            )
-        whole = sum(snippet == passage for snippet, passage in zip(shown, passages, strict=False))
-        self._rows[task, doc_id] = {
-            "task": task,
-            "doc_id": doc_id,
-            "item": doc.get("id"),
-            "query": query,
-            "passages": [{"id": i, "score": round(score, 6)} for i, score in self._found[query][: len(shown)]],
-            "n_cut": len(passages) - whole,
-            "rag": self.fingerprint,
-        }
-        return render(shown)
+    def _passages(self, docs: Mapping[Key, dict], wanted: Sequence[Key]) -> dict[Key, list[Passage]]:
+        logger.info("rag: passages (%s) for %d of %d items", self.context.kind, len(wanted), len(docs))
+        return self.context.of(docs, wanted)
 
-    def _fits(self, method: str, group: list[Instance]):
-        """A function that says whether a prompt, with the longest answer of ``group``, fits into the inner model."""
-        inner = self.inner
-        if not isinstance(inner, TemplateLM) or inner.tokenizer is None or not isinstance(group[0].args[0], str):
-            return lambda prompt: True
-        if method == "loglikelihood":
-            longest, generated = max((r.args[1] for r in group), key=lambda answer: len(inner.tok_encode(answer))), 0
-        else:
-            default = getattr(inner, "max_gen_toks", DEFAULT_MAX_GEN_TOKS)
-            longest, generated = "", max(normalize_gen_kwargs(r.args[1], default)["max_gen_toks"] for r in group)
-        room = inner.max_length - generated - 1  # one for a start token, which some models add only when they answer
-        longest_bytes = ROOM_FOR_A_BYTE * len(longest.encode())
-
-        def fits(prompt: str) -> bool:
-            if longest_bytes + ROOM_FOR_A_BYTE * len(prompt.encode()) <= room:
-                return True
-            return len(inner.tok_encode(prompt + longest)) <= room
-
-        return fits
+    def _opened(self, method: str, key: Key, requests: Sequence[Instance], passages: Sequence[Passage]) -> OpenBook:
+        return opened(self.layout, self.budget, method, key, requests, passages)
 
     # What was seen, and --use_cache
 
-    def _record(self, seen: Sequence[tuple[str, int]]) -> None:
-        """Say how many prompts were shortened; keep what items saw in the cache, if there is one, and the sidecar."""
-        if n_cut := sum(self._rows[key]["n_cut"] > 0 for key in seen):
+    def _keep(self, keys: Iterable[Key]) -> None:
+        """Say how many items lost passages; keep what they saw in the cache, if there is one, and the sidecar."""
+        seen = {key: self.records.rows[key] for key in keys}
+        if n_cut := sum(row["n_cut"] > 0 for row in seen.values()):
             logger.warning(
-                "rag: %d of %d items lost passages, or the end of one, to fit into %d tokens (n_cut in the sidecar)",
+                "rag: %d of %d items lost passages, or the end of one, to fit into %s (n_cut in the sidecar)",
                 n_cut,
                 len(seen),
-                self.inner.max_length,
+                self.budget.limits,
             )
-        if self.cache_hook.dbdict is not None:
-            self.cache_hook.dbdict.update({f"{CACHED_ROWS}{key}": (key, self._rows[key]) for key in seen})
+        self.answers.file_shown({key: (row, self.context.lent.get(key)) for key, row in seen.items()})
         if self.world_size == 1:
-            self._write_sidecar()
-
-    def _write_sidecar(self) -> None:
-        """Write ``<task>.jsonl`` for all tasks so far, sorted by document. Several processes must call it together."""
-        if self.world_size > 1:
-            for part in self.inner.gather_object(self._rows, dst=0) or ():
-                self._rows.update(part)
-        if self.sidecar is None or self.rank != 0:
-            return
-        for task in sorted({task for task, _ in self._rows}):
-            keys = sorted(key for key in self._rows if key[0] == task)
-            files.write_jsonl(self.sidecar / f"{task}.jsonl", (self._rows[key] for key in keys))
+            self.records.write()
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Answer from, and fill, a part of the ``--use_cache`` file that is this configuration's own.
-
-        lm-eval files an answer under its prompt *before* passages, which is the same whatever is looked up. So each
-        configuration (index, k, search, inner model) gets a table of its own in the file, and what the inner model
-        files under a prompt with passages goes under the prompt without.
-        """
+        """Answer from, and fill, a part of the ``--use_cache`` file that is this configuration's own."""
         super().set_cache_hook(cache_hook)
         if cache_hook.dbdict is None:
             return
         cache.own_table(cache_hook.dbdict, f"rag_{self.fingerprint}")
-        cached = [key for key in cache_hook.dbdict if key.startswith(CACHED_ROWS)]
-        self._rows.update(cache_hook.dbdict[key] for key in cached)
+        self.answers.file_in(cache_hook.dbdict)
+        for key, (row, lent) in self.answers.filed_shown().items():
+            self.records.rows[key] = row
+            if lent is not None:
+                self.context.lent[key] = lent
         if self.world_size == 1:
-            self._write_sidecar()
-        self.inner.set_cache_hook(cache.PartialAnswers(cache_hook, self._originals))
-
-    # The rest is the inner model's. LM defines these, so each must be named; __getattr__ sees only what LM lacks.
-
-    @property
-    def rank(self) -> int:
-        return self.inner.rank
-
-    @property
-    def world_size(self) -> int:
-        return self.inner.world_size
-
-    @property
-    def device(self):
-        return self.inner.device
-
-    @property
-    def tokenizer_name(self) -> str:
-        return self.inner.tokenizer_name
-
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return self.inner.apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        return self.inner.chat_template(chat_template)
-
-    def all_gather(self, tensor):
-        return self.inner.all_gather(tensor)
-
-    def gather_object(self, obj, dst=0):
-        return self.inner.gather_object(obj, dst=dst)
+            self.records.write()
 
     def barrier(self) -> None:
-        """The inner model's. lm-eval calls it in every process after each kind of request, also where all were cached,
+        """The inner model's. lm-eval calls it in every process after each kind of request, also where all were filed,
         so here the processes bring together what their items saw."""
-        self.inner.barrier()
+        super().barrier()
         if self.world_size > 1:
-            self._write_sidecar()
+            for part in self.gather_object(self.records.rows, dst=0) or ():
+                self.records.rows.update(part)
+            if self.rank == 0:
+                self.records.write()
 
-    def __getattr__(self, name: str):
-        if name == "inner":  # not there until __init__ has made it
-            raise AttributeError(name)
-        return getattr(self.inner, name)
+    def get_model_info(self) -> dict:
+        """The inner model's, and what was looked up where and how; lm-eval merges it into ``results["config"]``."""
+        info = self.inner.get_model_info() if hasattr(self.inner, "get_model_info") else {}
+        found = {name: self.meta[name] for name in ("corpus", "embedder", "chunking")}
+        found |= {"index": self.meta["fingerprint"], "fingerprint": self.fingerprint}
+        found |= self.settings | self.records.counts | ({"tuned": self.tuned.record} if self.tuned else {})
+        return info | {f"rag_{name}": value for name, value in found.items()}
 
 
-def _prompt_key(request: Instance) -> tuple:
-    return request.task_name, request.doc_id, request.args[0]
-
-
-def _inner(name: str, arguments: dict) -> LM:
-    """The model that answers.
-
-    Raises:
-        InputError: lm-eval has no model of this name.
-    """
-    from lm_eval.api.registry import get_model
-
-    from medtasks.cli import register_models
-
-    if name == "rag":
-        raise InputError("inner=rag: rag cannot answer through itself; give hf-mcq, hf, vllm or another model")
-    register_models()
-    try:
-        model = get_model(name)
-    except ValueError as error:
-        raise InputError(f"inner={name}: {str(error).splitlines()[0]}") from error
-    return model.create_from_arg_obj(arguments)
+def _key(request: Instance) -> Key:
+    return request.task_name, request.doc_id

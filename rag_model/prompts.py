@@ -13,6 +13,12 @@ QUESTION_FIELDS = ("question", "sent1", "QUESTION", "Question", "query", "input"
 LABEL = r"(?:[A-Za-z][A-Za-z ]{0,30}:\s*)"
 """What may stand directly before a question and belongs to it: ``Question:``, ``Q:``, ``Patient question:``."""
 
+CONTENT_FREE = "N/A"
+"""Stands for a question in a content-free prompt, as in Zhao et al. 2021 (arXiv:2102.09690)."""
+
+BEST_LAST, BEST_FIRST = ORDERS = ("best_last", "best_first")
+"""Where the best passage stands: nearest to the question, or farthest from it."""
+
 
 def question_of(doc: dict, task: str) -> str:
     """The question of a task's document: what to look up.
@@ -74,25 +80,62 @@ def find(prompt: str, doc: dict, task: str) -> int:
     )
 
 
-def fit(
-    passages: Sequence[dict], render: Callable[[Sequence[dict]], object], fits: Callable[[object], bool]
-) -> list[dict]:
-    """The passages, best first, that leave a prompt short enough: the worst are dropped, the last one left is cut.
+def without_question(prompt: str, doc: dict, task: str) -> str:
+    """``prompt`` with :data:`CONTENT_FREE` for the question of the item that is asked; everything else stays.
+
+    Raises:
+        InputError: the prompt holds neither the rendered item nor its question.
+    """
+    question, context = question_of(doc, task), doc.get("context")
+    place = find(prompt, doc, task)
+    if isinstance(context, str) and context.strip() and (there := prompt.find(context.strip(), place)) >= 0:
+        place = there + len(context.strip())
+    place = prompt.index(question, place)
+    return prompt[:place] + CONTENT_FREE + prompt[place + len(question) :]
+
+
+def arranged(passages: Sequence[dict], order: str, cite: bool) -> list[dict]:
+    """``passages``, best first, as :func:`insert` is to get them: in the ``order`` wanted, numbered where ``cite``.
+
+    A number is the rank: ``[1]`` is the best passage, wherever it stands.
 
     Args:
-        render: passages -> prompt.
-        fits: whether a prompt is short enough.
+        order: of :data:`ORDERS`.
+    """
+    named = [_numbered(passage, rank) for rank, passage in enumerate(passages, 1)] if cite else list(passages)
+    return named if order == BEST_LAST else named[::-1]
+
+
+def _numbered(passage: dict, rank: int) -> dict:
+    field = "title" if passage.get("title") else "text"
+    return passage | {field: f"[{rank}] {passage[field]}"}
+
+
+def citations(text: str, n: int) -> list[int]:
+    """The ranks, 1 to ``n``, that a text cites as ``[2]`` or ``[1, 3]``, each once, in the order of their mention."""
+    groups = re.findall(r"\[(\d+(?:\s*,\s*\d+)*)\]", text)
+    ranks = dict.fromkeys(int(number) for group in groups for number in group.split(","))
+    return [rank for rank in ranks if 1 <= rank <= n]
+
+
+def fit(passages: Sequence[dict], fits: Callable[[Sequence[dict]], bool]) -> list[dict]:
+    """The passages, best first, that can be shown: the worst are dropped, the last one left is cut.
+
+    Args:
+        fits: whether so many passages are short enough.
 
     Returns:
         the first of ``passages``; a single one may have lost its end; none, if not one word of it fits.
     """
     for n in range(len(passages), 0, -1):
-        if fits(render(passages[:n])):
+        if fits(passages[:n]):
             return list(passages[:n])
+    if not passages:
+        return []
     best, words = passages[0], re.findall(r"\S+\s*", passages[0]["text"])
     few, many = 0, len(words)  # `few` words fit, `many` do not
     while many - few > 1:
         middle = (few + many) // 2
         shortened = best | {"text": "".join(words[:middle]).rstrip()}
-        few, many = (middle, many) if fits(render([shortened])) else (few, middle)
+        few, many = (middle, many) if fits([shortened]) else (few, middle)
     return [best | {"text": "".join(words[:few]).rstrip()}] if few else []

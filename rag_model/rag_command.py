@@ -1,10 +1,12 @@
-"""Say how well passages are found, and use them better."""
+"""Say how well passages are found, fit how they are used, and write those of training items."""
 
 import argparse
 
+from rag_model import training_passages
 from rag_model.evaluation import command as evaluation
+from rag_model.tuning import command as tuning
 
-PARTS = (evaluation,)
+PARTS = (evaluation, tuning, training_passages)
 """Modules with ``add_to(commands)``, which adds a subcommand whose ``run`` takes the options and gives an exit code."""
 
 

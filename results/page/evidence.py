@@ -172,7 +172,17 @@ def adds(run: Run, base: Run) -> str:
         parts.append(model(run))
     if training := trained_by(run):
         parts.append(f"adapter {training}")
-    if k := passages(run):
-        corpus = config.get("rag_corpus", {}).get("name", "an index")
-        parts.append(f"{k} passage{'s' if k > 1 else ''} of {corpus}")
+    if passages(run) or config.get("rag_mode", "always") != "always":
+        parts.append(_shown(config))
     return " + ".join(parts) or "the model alone"
+
+
+def _shown(config: dict) -> str:
+    """The passages of a run, in words: ``3 random passages of books (gate+mix)``."""
+    k, kind = int(config["rag_k"]), config.get("rag_context", "retrieved")
+    corpus = config.get("rag_corpus", {}).get("name", "an index")
+    which = "" if kind == "retrieved" else f"{kind} "
+    of_kind = {"none": "no passages", "oracle": "the item's own context"}
+    found = of_kind.get(kind, f"{k} {which}passage{'s' if k > 1 else ''} of {corpus}")
+    mode = config.get("rag_mode", "always")
+    return found if mode == "always" else f"{found} ({mode})"

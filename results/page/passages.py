@@ -33,7 +33,7 @@ class Passages:
 
     def of(self, run: Run, task: str, doc_ids: Collection[int]) -> dict[int, dict]:
         """doc_id -> ``seen``, pairs of a place in ``known`` and the score, best first, and ``cut``, how many passages
-        were left out or shortened to fit into the model.
+        were left out or shortened to fit into the model. Items whose book a gate left closed are not among them.
 
         Raises:
             InputError: the list of passages is damaged.
@@ -46,7 +46,7 @@ class Passages:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             try:
                 row = json.loads(line)
-                if row["doc_id"] in wanted:
+                if row["doc_id"] in wanted and row.get("opened", True):
                     seen = [[self._place(run, p["id"]), round(p["score"], DIGITS)] for p in row["passages"]]
                     found[row["doc_id"]] = {"seen": seen, "cut": row["n_cut"]}
             except (ValueError, KeyError, TypeError) as error:

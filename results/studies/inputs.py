@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, files, models, sources
+from rag_model import settings
 from results.studies import recipes
 from results.studies.dependencies import HASH
-from results.studies.study import Study, Training
+from results.studies.study import Study, Training, Variant
 
 UNKNOWN = "unknown"
 """Version of data that cannot be told: a Hub dataset while offline, data of tasks that are not ours."""
@@ -158,6 +159,30 @@ def training(study: Study, planned: Training) -> dict[str, str]:
         if recipe.get("adapter"):
             found["adapter"] = _folder(Path(str(recipe["adapter"])).expanduser())
     return found
+
+
+def retrieved(variant: Variant) -> dict[str, str]:
+    """What `rag` reads beside its index, by the settings of a variant: the file of tuned settings, a cross-encoder.
+
+    Raises:
+        InputError: one is not there, or a setting is none of `rag`.
+    """
+    found, chosen = {}, rag_settings(variant)
+    if tuned := variant.rag.get("tuned"):
+        found["rag.tuned"] = _file(Path(tuned).expanduser())
+    if chosen["rerank"]:
+        found["rag.rerank"] = models.fingerprint(chosen["rerank"])
+    return found
+
+
+def rag_settings(variant: Variant) -> dict:
+    """The arguments of `rag` in a variant, completed by its tuned settings and the defaults.
+
+    Raises:
+        InputError: there is no such file of tuned settings, or it is damaged.
+    """
+    tuned = variant.rag.get("tuned")
+    return settings.complete(variant.rag, settings.read_tuned(tuned) if tuned else None)
 
 
 def _raft(recipe: dict) -> dict:

@@ -170,8 +170,10 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         modules = modules | {"medtasks.scoring.lm"} | ({"rag_model.lm"} if variant.index is not None else set())
         libraries = [*LIBRARIES["evaluation"]]
         libraries += ["peft"] if variant.training is not None else []
-        libraries += ["sentence-transformers"] if variant.index is not None else []
-        libraries += SEARCH_LIBRARIES.get(variant.rag.get("search"), ())
+        if variant.index is not None:
+            found = found | inputs.retrieved(variant)
+            libraries += ["sentence-transformers"]
+            libraries += SEARCH_LIBRARIES.get(inputs.rag_settings(variant)["search"], ())
         libraries += ["bitsandbytes"] if study.model_args.get("load_in_4bit") else []
         before = {f"steps.{need}": keys[f"steps.{need}"] for need in needs}
         return base | found | before | dependencies.versions(*libraries) | dependencies.code(modules)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, mcq, sources
-from results.studies import recipes
+from rag_model import answering, settings
+from results.studies import inputs, recipes
 from results.studies.inputs import dataset_of
 from results.studies.study import Index, Study, Training, Variant
 from trainers.planning import setup as planning
@@ -84,15 +85,23 @@ def asked(study: Study, variant: Variant) -> Asked:
             if config.get("output_type") != "multiple_choice" or tokens is None:
                 tokens = None
             else:
-                tokens += int(n * (length + _passage_tokens(study, variant)))
+                tokens += int(n * _tokens(study, variant, length))
     return Asked(items, tokens)
 
 
-def _passage_tokens(study: Study, variant: Variant) -> int:
+def _tokens(study: Study, variant: Variant, length: float) -> float:
+    """Prompt tokens of an item in all the arms that its mode scores; a gate is taken to open every book. Prompts with a
+    content-free question share their passages with the others, which are computed once."""
     if variant.index is None:
-        return 0
+        return length
+    chosen = inputs.rag_settings(variant)
+    mode = answering.parse(chosen["mode"], **{name: chosen.get(name) for name in settings.STEP_OF})
+    k = {"none": 0, "oracle": 1}.get(chosen.get("context"), int(chosen["k"]))
     size = study.indexes[variant.index].options.get("chunk-size")
-    return int(variant.rag.get("k", 3)) * (min(SNIPPET_TOKENS, int(size) // CHARACTERS) if size else SNIPPET_TOKENS)
+    passages = k * (min(SNIPPET_TOKENS, int(size) // CHARACTERS) if size else SNIPPET_TOKENS)
+    prompts_opened = max(1, k) if mode.per_passage else 1
+    opened = prompts_opened * length * (2 if mode.needs_neutral else 1) + passages
+    return opened + (length if mode.needs_closed else 0)
 
 
 def prompts(benchmark: str, split: str) -> tuple[int, float]:

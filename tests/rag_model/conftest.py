@@ -34,3 +34,13 @@ def asked():
     """What the recording model was asked in this test: a list of request arguments."""
     Recorder.asked = []
     return Recorder.asked
+
+
+@pytest.fixture
+def rag(little_index):
+    """Model arguments of `rag` over the little index, with the recording model inside."""
+
+    def arguments(**changes):
+        return {"inner": "recorder", "index": str(little_index), "embedder": WordEmbedder(), "k": 2} | changes
+
+    return arguments

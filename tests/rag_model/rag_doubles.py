@@ -6,8 +6,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 
+from medtasks import mcq
 from rag_model import chunking
 
 TOPICS = ("asthma", "diabetes", "measles", "anaemia", "gout", "glaucoma", "malaria", "psoriasis", "sepsis", "tetanus")
@@ -101,3 +105,41 @@ def write_corpus(path: Path, n: int = 40) -> Path:
         )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def task(name="little", **changes):
+    """A task over :data:`ITEMS` for :func:`simple_evaluate`: what this project's YAML files say, as a dict."""
+    from datasets import Dataset
+
+    return {
+        "task": name,
+        "custom_dataset": lambda **_: {"train": Dataset.from_list(ITEMS[8:]), "test": Dataset.from_list(ITEMS[:8])},
+        "output_type": "multiple_choice",
+        "training_split": "train",
+        "test_split": "test",
+        "fewshot_split": "train",
+        "fewshot_config": {"sampler": "first_n"},
+        "doc_to_text": mcq.render,
+        "doc_to_choice": mcq.choices,
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc"}],
+    } | changes
+
+
+def evaluate(model, arguments, *tasks, **keywords):
+    return simple_evaluate(
+        model,
+        arguments,
+        tasks=list(tasks) or [task()],
+        task_manager=TaskManager(include_defaults=False),
+        bootstrap_iters=0,
+        **keywords,
+    )
+
+
+def scores_of(results):
+    return [sample["resps"] for sample in results["samples"]["little"]]
+
+
+def instance(prompt, doc, kind="loglikelihood", **keywords):
+    return Instance(kind, doc, (prompt, " A"), 0, metadata=("little", keywords.get("doc_id", 0), 1))

@@ -83,7 +83,7 @@ THREE = [{"title": "", "text": f"{i} one two three four five"} for i in range(3)
 
 
 def fit(longest):
-    return prompts.fit(THREE, mcq.passage_block, lambda prompt: len(prompt) <= longest)
+    return prompts.fit(THREE, lambda passages: length(passages) <= longest)
 
 
 def length(passages):

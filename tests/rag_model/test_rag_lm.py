@@ -3,11 +3,8 @@
 import json
 
 import pytest
-from lm_eval import simple_evaluate
-from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
-from lm_eval.tasks import TaskManager
-from rag_doubles import ITEMS, TOPICS, Recorder, WordEmbedder
+from rag_doubles import ITEMS, TOPICS, Recorder, WordEmbedder, evaluate, instance, scores_of, task
 
 from medtasks import mcq
 from medtasks.errors import InputError
@@ -16,46 +13,6 @@ from rag_model.lm import RAG
 from rag_model.retrieval import Retrieval
 
 QUESTIONS = [item["question"] for item in ITEMS]
-
-
-def task(name="little", **changes):
-    """A task over :data:`ITEMS` for :func:`simple_evaluate`: what this project's YAML files say, as a dict."""
-    from datasets import Dataset
-
-    return {
-        "task": name,
-        "custom_dataset": lambda **_: {"train": Dataset.from_list(ITEMS[8:]), "test": Dataset.from_list(ITEMS[:8])},
-        "output_type": "multiple_choice",
-        "training_split": "train",
-        "test_split": "test",
-        "fewshot_split": "train",
-        "fewshot_config": {"sampler": "first_n"},
-        "doc_to_text": mcq.render,
-        "doc_to_choice": mcq.choices,
-        "doc_to_target": "answer",
-        "metric_list": [{"metric": "acc"}],
-    } | changes
-
-
-def evaluate(model, arguments, *tasks, **keywords):
-    return simple_evaluate(
-        model,
-        arguments,
-        tasks=list(tasks) or [task()],
-        task_manager=TaskManager(include_defaults=False),
-        bootstrap_iters=0,
-        **keywords,
-    )
-
-
-@pytest.fixture
-def rag(little_index):
-    """Model arguments of `rag` over the little index, with the recording model inside."""
-
-    def arguments(**changes):
-        return {"inner": "recorder", "index": str(little_index), "embedder": WordEmbedder(), "k": 2} | changes
-
-    return arguments
 
 
 @pytest.fixture(scope="session")
@@ -67,10 +24,6 @@ def found(little_index):
         question: [index.snippet(snippet_id) | {"score": score} for snippet_id, score in row]
         for question, row in zip(QUESTIONS, found, strict=True)
     }
-
-
-def scores_of(results):
-    return [sample["resps"] for sample in results["samples"]["little"]]
 
 
 def test_each_option_is_asked_with_the_items_passages_and_samples_show_the_original(rag, found, asked):
@@ -262,10 +215,11 @@ def test_hf_inside_k_0_gives_the_same_numbers(rag, tiny_llama):
     assert nothing["max_length"] == plain["max_length"] == 256
 
 
-def test_hf_mcq_inside_gives_hfs_numbers(rag, tiny_llama):
+@pytest.mark.parametrize("mode", [{}, {"mode": "per_passage+calibrate+mix", "w": 0.5}])
+def test_hf_mcq_inside_gives_hfs_numbers(rag, tiny_llama, mode):
     """It is the default, and sees the same prompts with passages."""
-    theirs = evaluate("rag", hf(rag, tiny_llama), limit=4)
-    arguments = {name: value for name, value in hf(rag, tiny_llama).items() if name != "inner"}
+    theirs = evaluate("rag", hf(rag, tiny_llama, **mode), limit=4)
+    arguments = {name: value for name, value in hf(rag, tiny_llama, **mode).items() if name != "inner"}
     ours = evaluate("rag", arguments, limit=4)
     assert ours["config"]["scoring"] == "packed"
     for a, b in zip(theirs["samples"]["little"], ours["samples"]["little"], strict=True):
@@ -305,7 +259,74 @@ def test_room_is_kept_for_what_is_generated(rag, tiny_llama, monkeypatch, caplog
         evaluate("rag", hf(rag, tiny_llama), generate | {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 200}})
 
 
-def test_a_cache_keeps_partial_answers_of_hf_under_the_original_prompt(rag, tiny_llama, tmp_path, monkeypatch):
+@pytest.mark.parametrize("order", ["best_last", "best_first"])
+def test_passages_take_no_more_tokens_than_they_may(rag, tiny_llama, tmp_path, monkeypatch, caplog, order):
+    asked = asked_of_hf(monkeypatch)
+    budget = {"max_context_tokens": 70, "order": order, "cite": True, "sidecar": str(tmp_path)}
+    results = evaluate("rag", hf(rag, tiny_llama, k=2, **budget), limit=3)
+    blocks = {prompt[: prompt.index("Question:")].rstrip() for prompt, _ in asked}
+    assert len(blocks) == 3 and all(40 < len(block) <= 70 for block in blocks)
+    assert "3 of 3 items lost passages, or the end of one, to fit into 256 tokens, 70 of passages" in caplog.text
+    rows = [json.loads(line) for line in (tmp_path / "little.jsonl").open()]
+    assert [(len(row["passages"]), row["n_cut"]) for row in rows] == [(1, 2)] * 3
+    assert results["config"]["rag_max_context_tokens"] == 70 and results["config"]["rag_items_cut"] == 3
+
+
+def test_where_not_one_word_may_be_shown_the_prompt_stays(rag, tiny_llama, monkeypatch):
+    asked = asked_of_hf(monkeypatch)
+    for mode in ("always", "per_passage"):
+        evaluate("rag", hf(rag, tiny_llama, max_context_tokens=5, mode=mode), limit=1)
+        assert [prompt for prompt, _ in asked] == [mcq.render(ITEMS[0])] * 4
+        asked.clear()
+
+
+def test_passages_apart_are_cut_apart(rag, tiny_llama, tmp_path, monkeypatch):
+    asked = asked_of_hf(monkeypatch)
+    evaluate("rag", hf(rag, tiny_llama, k=2, mode="per_passage", sidecar=str(tmp_path)), limit=2)
+    rows = [json.loads(line) for line in (tmp_path / "little.jsonl").open()]
+    assert [len(row["passages"]) for row in rows] == [2, 2] and len(asked) == 2 * 2 * 4
+    assert all(len((prompt + letter).encode()) <= 256 for prompt, letter in asked)
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 2.5, True])
+def test_a_budget_is_a_number_of_tokens(rag, tiny_llama, tokens):
+    with pytest.raises(InputError, match="max_context_tokens=.*must be a whole number"):
+        RAG(**hf(rag, tiny_llama, max_context_tokens=tokens))
+
+
+def test_the_inner_model_writes_what_is_searched_for(rag, monkeypatch):
+    written, searched = [], []
+
+    def generate_until(self, requests):
+        written.extend(request.args for request in requests)
+        return [" Asthma gets drug number 3.\n"] * len(requests)
+
+    encode = WordEmbedder.encode
+
+    def spy(self, texts, *arguments, **keywords):
+        searched.extend(texts)
+        return encode(self, texts, *arguments, **keywords)
+
+    monkeypatch.setattr(Recorder, "generate_until", generate_until)
+    monkeypatch.setattr(WordEmbedder, "encode", spy)
+    results = evaluate("rag", rag(query="hyde"), limit=1)
+    assert len(written) == 1 and ITEMS[0]["question"] in written[0][0]
+    assert searched == ["Asthma gets drug number 3."] and results["config"]["rag_query"] == "hyde"
+
+
+def test_a_model_with_a_chat_template_writes_in_it(rag, monkeypatch):
+    asked = []
+
+    def generate_until(self, requests):
+        asked.extend(request.args[0] for request in requests)
+        return ["x"]
+
+    monkeypatch.setattr(Recorder, "tokenizer", type("Tokenizer", (), {"chat_template": "some"}), raising=False)
+    monkeypatch.setattr(Recorder, "generate_until", generate_until)
+    assert RAG(**rag()).write(["Write."]) == ["x"] and asked == ["<user>Write.</user><assistant>"]
+
+
+def test_a_cache_keeps_what_hf_answered(rag, tiny_llama, tmp_path, monkeypatch):
     cache = str(tmp_path / "answers")
     first = evaluate("rag", hf(rag, tiny_llama), use_cache=cache, limit=2)
     asked = asked_of_hf(monkeypatch)
@@ -314,10 +335,6 @@ def test_a_cache_keeps_partial_answers_of_hf_under_the_original_prompt(rag, tiny
 
 
 # What lm-eval asks directly
-
-
-def instance(prompt, doc, kind="loglikelihood", **keywords):
-    return Instance(kind, doc, (prompt, " A"), 0, metadata=("little", keywords.get("doc_id", 0), 1))
 
 
 def test_answers_come_in_the_order_of_the_requests_and_requests_stay_as_they_are(rag, found, asked):

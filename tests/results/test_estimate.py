@@ -160,6 +160,24 @@ def test_items_of_a_folder_are_counted_and_their_prompts_measured():
     assert workload.asked(study(run_args={"limit": 0.1}), Variant()).items == 4 + 4
 
 
+@pytest.mark.parametrize(
+    ("rag", "prompts", "passages"),
+    [
+        ({"k": 2, "context": "none"}, 1, 0),
+        ({"k": 2, "context": "oracle"}, 1, 1),
+        ({"k": 2, "mode": "gate", "gate_margin": 1}, 2, 2),
+        ({"k": 2, "mode": "gate+mix", "gate_margin": 1, "w": 0.5}, 2, 2),
+        ({"k": 2, "mode": "calibrate"}, 2, 2),
+        ({"k": 2, "mode": "per_passage"}, 2, 2),
+        ({"k": 2, "mode": "per_passage+calibrate+mix", "w": 0.5}, 5, 2),
+    ],
+)
+def test_every_arm_that_a_mode_scores_is_counted(rag, prompts, passages):
+    work = workload.asked(study(tasks=["medqa"]), Variant())
+    found = workload.asked(study(tasks=["medqa"]), Variant(index="i", rag=rag))
+    assert found.tokens == pytest.approx(prompts * work.tokens + 35 * passages * workload.SNIPPET_TOKENS, abs=5)
+
+
 def test_items_of_the_hub_are_those_published():
     work = workload.asked(study(source="hub"), Variant())
     assert work == Asked(1_773, 1_273 * 213 + 500 * 356)

@@ -215,6 +215,30 @@ def test_every_file_that_a_recipe_names_is_read(world, file):
     assert changed(first) == TRAINED
 
 
+TUNED = {"chosen": {"settings": {"k": 2, "search": "rrf"}}, "data": {}, "index": "i", "model": {}}
+
+
+def test_tuned_settings_are_read_and_so_is_what_they_name(world):
+    study = dataclasses.replace(STUDY, variants=STUDY.variants | {"rag": Variant("sft", "i", {"tuned": "tuned.json"})})
+    missing = planned(study)["eval-rag"]
+    assert missing.problem == "tuned=tuned.json: no such file; medadapt rag tune --out tuned.json writes it"
+    Path("tuned.json").write_text(json.dumps(TUNED))
+    first = planned(study)
+    assert first["eval-rag"].problem is None and "versions.bm25s" in first["eval-rag"].depends
+    assert "versions.bm25s" not in first["eval-both"].depends
+    edit("tuned.json", '"k": 2', '"k": 4')
+    assert changed(first, study) == {"eval-rag"}
+
+
+def test_a_cross_encoder_is_read(world):
+    shutil.copytree("embedder", "reranker")
+    rag = {"k": 5, "rerank": "reranker"}
+    study = dataclasses.replace(STUDY, variants=STUDY.variants | {"rag": Variant(index="i", rag=rag)})
+    first = planned(study)
+    Path("reranker/model.safetensors").write_bytes(b"other")
+    assert changed(first, study) == {"eval-rag"}
+
+
 def test_a_moved_folder_stays_done_and_so_does_moved_data(before):
     assert changed(before, out="/elsewhere/renamed") == set()
     Path("data").rename("moved")

@@ -66,6 +66,14 @@ def test_shipped_studies_load(name):
     assert list(loaded.variants) == ["base", "rag", "sft", "msft", "sft+rag"]
 
 
+@pytest.mark.parametrize(("name", "index"), [("rag_arms_1.5b", "books"), ("rag_abstracts_1.5b", "abstracts")])
+def test_studies_of_passages_have_the_closed_book_and_control_arms(name, index):
+    loaded = study.load(f"studies/{name}.yaml")
+    assert loaded.reference == "none" and loaded.variants["none"] == study.Variant()
+    assert {v.index for v in loaded.variants.values()} == {None, index}
+    assert {v.rag.get("context") for v in loaded.variants.values()} >= {"random", "shuffled", None}
+
+
 def test_a_study_s_folder_holds_the_whole_study(tmp_path, monkeypatch):
     loaded = load(tmp_path, monkeypatch)
     study.save(loaded, tmp_path / "out", {"base_fingerprint": "f"})

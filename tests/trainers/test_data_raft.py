@@ -156,3 +156,39 @@ def test_bad_mappings_are_refused(items, raft, complaint):
 def test_bad_lines_are_named(items, write_jsonl, line):
     with pytest.raises(InputError, match="bad.jsonl:1: "):
         learned(items, {"passages": write_jsonl([line], "bad.jsonl")})
+
+
+def test_what_medadapt_rag_passages_writes_is_learned_from(items, make_item, tmp_path, monkeypatch):
+    from rag_model import rag_command
+    from rag_model.build import build
+
+    monkeypatch.setenv("MEDADAPT_CACHE", "none")
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"id": f"p{n}", "text": f"About {make_item(n)['options'][0]}, number {n}."} for n in range(N)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(str(corpus), tmp_path / "index", Nowhere(), progress=False)
+    out = tmp_path / "passages.jsonl"
+    arguments = ["passages", items, "--index", str(tmp_path / "index"), "--search", "bm25", "-k", "2"]
+    assert rag_command.rag([*arguments, "--out", str(out)]) == 0
+    examples = learned(items, {"passages": str(out), "oracle_share": 1.0, "distractors": 1})
+    best = [json.loads(line)["passages"][0]["text"] for line in out.open()]
+    assert examples.notes == {"with_their_best_passage": N}
+    for number, row in enumerate(examples.rows):
+        shown = row["prompt"].removesuffix(mcq.render(make_item(number))).strip().split("\n\n")
+        assert len(shown) == 3 and shown[-1] == best[number]
+
+
+class Nowhere:
+    """An embedder for an index that is searched by words alone."""
+
+    name = fingerprint = "nowhere"
+    precision, similarity = "float32", "cosine"
+
+    def document(self, snippet):
+        return snippet["text"]
+
+    def encode(self, texts, progress):
+        import numpy as np
+
+        progress(len(texts))
+        return np.ones((len(texts), 2), dtype=np.float32) / np.sqrt(2, dtype=np.float32)

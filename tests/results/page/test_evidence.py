@@ -136,6 +136,23 @@ def test_another_model_is_named(whole_study):
     assert evidence.adds(found.runs["rag"], found.runs["base"]) == "org/Other-2B + 2 passages of books"
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"rag_context": "retrieved", "rag_mode": "always"}, "2 passages of books"),
+        ({"rag_context": "random"}, "2 random passages of books"),
+        ({"rag_context": "shuffled", "rag_mode": "gate+mix"}, "2 shuffled passages of books (gate+mix)"),
+        ({"rag_context": "oracle", "rag_k": 1}, "the item's own context"),
+        ({"rag_context": "none", "rag_k": 0}, "the model alone"),
+        ({"rag_context": "none", "rag_k": 0, "rag_mode": "calibrate"}, "no passages (calibrate)"),
+    ],
+)
+def test_control_arms_and_modes_are_named(whole_study, config, said):
+    found = evidence.gather([whole_study])
+    found.runs["rag"].results["config"] |= config
+    assert evidence.adds(found.runs["rag"], found.runs["base"]) == said
+
+
 def test_runs_with_other_prompts_are_told(tmp_path):
     folders = [tmp_path / name for name in ("plain", "tuned")]
     for folder, variant in zip(folders, ("base", "sft"), strict=True):

@@ -4,14 +4,14 @@ import json
 import shutil
 
 import pytest
-from made_up import write_lm_eval_output
+from made_up import write_lines, write_lm_eval_output
 
 from medtasks.errors import InputError
 from results.page import evidence, item_browser, questions
 
 
-def built(folder):
-    return item_browser.build(evidence.gather([folder]))
+def built(folder, **keywords):
+    return item_browser.build(evidence.gather([folder]), **keywords)
 
 
 def test_an_item_has_its_words_answers_and_passages(found):
@@ -69,6 +69,15 @@ def test_passages_of_an_index_that_is_gone_are_shown_by_id(study):
     browser = built(study)
     assert browser.data["passages"][0] == {"id": "p0#0", "title": "", "text": ""}
     assert browser.notes == ["Passages that rag saw are shown by id and score alone, because the index is not there."]
+
+
+def test_items_whose_book_a_gate_left_closed_show_no_passages(study):
+    file = study / "runs" / "rag" / "retrieval" / "exam.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    closed = [row | ({"passages": [], "opened": False} if row["doc_id"] % 2 else {"opened": True}) for row in rows]
+    write_lines(file, closed)
+    answers = [item["a"][1] for item in built(study, limit=None).data["items"] if item["t"] == 0]
+    assert len([answer for answer in answers if "r" in answer]) == len(rows) / 2 == len(answers) / 2
 
 
 def test_runs_in_another_order_are_joined_on_their_items(study):

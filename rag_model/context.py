@@ -1,0 +1,162 @@
+"""Which passages an item gets: those found for it, or those of a control arm. The argument ``context`` of ``rag``.
+
+===========  =========================================================================================
+retrieved    what the search finds for the item
+none         nothing: the closed book, by the same way
+random       snippets of the index, drawn for the item by a seed
+shuffled     what the search finds for another item of the task: good passages, of the wrong question
+oracle       the item's own context (PubMedQA's abstract): what a perfect search would find
+===========  =========================================================================================
+
+An arm that gains as much as ``retrieved`` shows that it was not the content that helped.
+"""
+
+import functools
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from medtasks import benchmarks, catalogue
+from medtasks.errors import InputError
+from rag_model import prompts
+from rag_model.retrieval import Retrieval
+
+KINDS = ("retrieved", "none", "random", "shuffled", "oracle")
+OPEN_VIEWS = {"pubmedqa_star": "pubmedqa"}
+"""Benchmark whose items hide their context -> the one that shows it, under the same ids."""
+
+Key = tuple[str, int]
+"""A task's name and the number of a document in it."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A passage for an item.
+
+    Attributes:
+        snippet: ``id, title, text`` at least.
+        score: of the retrieval; 0 where nothing was searched for this item.
+    """
+
+    snippet: dict
+    score: float
+
+
+class Context:
+    """Gives items their passages, best first.
+
+    Args:
+        kind: of :data:`KINDS`.
+        retrieval: what searches, and the index it searches.
+        k: passages an item gets; ``oracle`` gives one.
+        seed: of ``random`` and ``shuffled``.
+
+    """
+
+    def __init__(self, kind: str, retrieval: Retrieval, k: int, seed: int = 0):
+        self.kind, self.retrieval, self.k, self.seed = kind, retrieval, k, seed
+        self._found: dict[str, list[tuple[str, float]]] = {}
+        self.lent: dict[Key, list[tuple[str, float]]] = {}
+
+    def of(self, docs: Mapping[Key, dict], wanted: Iterable[Key] | None = None) -> dict[Key, list[Passage]]:
+        """The passages of the ``wanted`` items (all if None), searched in one batch.
+
+        Args:
+            docs: all items at hand; ``shuffled`` lends passages among those of a task.
+
+        Raises:
+            InputError: an item without a question (``shuffled`` and ``oracle``: without what they need).
+        """
+        chosen = list(docs if wanted is None else wanted)
+        if self.kind == "none":
+            return {key: [] for key in chosen}
+        if self.kind == "oracle":
+            return {key: [_own_context(docs[key], key[0])] for key in chosen}
+        if self.kind == "random":
+            return {key: self._opened(self._drawn(docs[key], key[0])) for key in chosen}
+        if self.kind == "shuffled":
+            return {key: self._opened(pairs) for key, pairs in self._borrowed(docs, chosen).items()}
+        found = self._find({key: docs[key] for key in chosen})
+        return {key: self._opened(found[key]) for key in chosen}
+
+    def _opened(self, pairs: Iterable[tuple[str, float]]) -> list[Passage]:
+        return [Passage(self.retrieval.index.snippet(snippet_id), score) for snippet_id, score in pairs]
+
+    def _find(self, docs: Mapping[Key, dict]) -> dict[Key, list[tuple[str, float]]]:
+        """The ids and scores that the search finds for each item. Items that ask the same are searched once."""
+        asked = {key: _asked(doc) for key, doc in docs.items()}
+        new = {asked[key]: doc for key, doc in docs.items() if asked[key] not in self._found}
+        if new:
+            self._found |= zip(new, self.retrieval.find(list(new.values()), self.k), strict=True)
+        return {key: self._found[asked[key]] for key in docs}
+
+    def _drawn(self, doc: dict, task: str) -> list[tuple[str, float]]:
+        ids = self.retrieval.index.ids
+        draw = random.Random(f"{self.seed} {prompts.question_of(doc, task)}")
+        return [(snippet_id, 0.0) for snippet_id in draw.sample(ids, min(self.k, len(ids)))]
+
+    def _borrowed(self, docs: Mapping[Key, dict], chosen: list[Key]) -> dict[Key, list[tuple[str, float]]]:
+        """What is found for the donors of the ``chosen`` items."""
+        new = [key for key in chosen if key not in self.lent]
+        tasks = {task for task, _ in new}
+        donors = self._donors({key: doc for key, doc in docs.items() if key[0] in tasks})
+        found = self._find({donors[key]: docs[donors[key]] for key in new})
+        self.lent |= {key: found[donors[key]] for key in new}
+        return {key: self.lent[key] for key in chosen}
+
+    def _donors(self, docs: Mapping[Key, dict]) -> dict[Key, Key]:
+        """Item -> another one of its task. Questions form a ring in an order drawn by the seed, each borrowing from the
+        next, so no question, in whatever versions it is asked, gets its own passages.
+
+        Raises:
+            InputError: a task asks only one question.
+        """
+        asking: dict[str, dict[str, list[Key]]] = defaultdict(lambda: defaultdict(list))
+        for key, doc in docs.items():
+            asking[key[0]][prompts.question_of(doc, key[0])].append(key)
+        donors = {}
+        for task, keys in asking.items():
+            ring = sorted(keys, key=lambda question: hashlib.sha256(f"{self.seed} {question}".encode()).digest())
+            if len(ring) < 2:
+                raise InputError(f"context=shuffled: task {task} has one question here, so none to borrow from")
+            for question, lender in zip(ring, ring[1:] + ring[:1], strict=True):
+                donors |= dict.fromkeys(keys[question], keys[lender][0])
+        return donors
+
+
+def checked_kind(kind: str) -> str:
+    """``kind``, if it is one of :data:`KINDS`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if kind not in KINDS:
+        raise InputError(f"context={kind}: there are {', '.join(KINDS)}")
+    return kind
+
+
+def _asked(doc: dict) -> str:
+    """Equal for documents for which a search finds the same."""
+    return json.dumps([doc.get(field) for field in (*prompts.QUESTION_FIELDS, "options", "context")], default=str)
+
+
+def _own_context(doc: dict, task: str) -> Passage:
+    """The item's context as a passage: its own, or that of the same item where it shows one (:data:`OPEN_VIEWS`)."""
+    text = doc.get("context") or _open_contexts(task).get(doc.get("id"))
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(
+            f"context=oracle: task {task}, item {doc.get('id')} has no context of its own; run oracle on tasks whose "
+            "items have one (pubmedqa, pubmedqa_star, scifact, medhallu_knowledge)"
+        )
+    return Passage({"id": f"context of {doc.get('id')}", "title": "", "text": text}, 0.0)
+
+
+@functools.cache
+def _open_contexts(task: str) -> dict[str, str]:
+    """Item id -> context, for the items of a task of ours that hides it."""
+    ours = catalogue.tasks().get(task)
+    shown = OPEN_VIEWS.get(ours.benchmark) if ours else None
+    return {item["id"]: item["context"] for item in benchmarks.load(shown, "test")} if shown else {}
