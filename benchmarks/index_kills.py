@@ -2,10 +2,13 @@
 
     python benchmarks/index_kills.py FILE.jsonl.gz:2000 --embedder .models/all-MiniLM-L6-v2 --out runs/index_kills
 
-Builds the index once to its end in OUT/whole, then in OUT/killed, where a SIGKILL ends the process at seeded random
-times, drawn uniformly between 0 and twice the undisturbed time over (kills + 1). Then the build runs to its end, a
-second one beside it must be refused with one line, and `medadapt index verify` must find the index whole. Compared:
-every file of both but the store's, byte by byte. Exits with 1 if anything differs.
+Builds the index once to its end in OUT/whole; a second build that is started there meanwhile must be refused with one
+line. Then it builds in OUT/killed, where a SIGKILL ends the process at seeded random times: every other one while it
+starts and reads the corpus, uniformly between 0 and the time that took undisturbed; the others after that, uniformly
+between 0 and four times the rest of the undisturbed time over (kills + 1), so that they hit embedding and storing until
+about its end (with a corpus that takes minutes; loading the model counts as embedding). At last it may run to its end;
+`medadapt index verify` must find it whole. Compared: every file of both but the store's, byte by byte. Exits with 1 if
+anything differs.
 """
 
 import argparse
@@ -26,22 +29,26 @@ def main() -> int:
             sys.exit(f"{folder} is there already; give another --out")
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    _wait(_start(arguments, whole), arguments)
+    first = _start(arguments, whole)
+    _embedding(arguments, first)
+    ready = time.monotonic() - started
+    refused = _second_writer(arguments, whole)
+    _wait(first, arguments)
     undisturbed = time.monotonic() - started
     rng = random.Random(arguments.seed)
     kills, started = [], time.monotonic()
-    for _ in range(arguments.kills):
-        after = rng.uniform(0, 2 * undisturbed / (arguments.kills + 1))
+    for number in range(arguments.kills):
         process = _start(arguments, killed)
+        if late := number % 2 == 1:
+            _embedding(arguments, process)
+        after = rng.uniform(0, 4 * (undisturbed - ready) / (arguments.kills + 1) if late else ready)
         try:
             process.wait(timeout=after)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            kills.append({"after": round(after, 1), "there": _there(killed)})
-    last = _start(arguments, killed)
-    refused = _second_writer(arguments, killed, last)
-    _wait(last, arguments)
+            kills.append({"embedding": late, "after": round(after, 1), "there": _there(killed)})
+    _wait(_start(arguments, killed), arguments)
     seconds = time.monotonic() - started
     verified = subprocess.run(_command("verify", str(killed)), capture_output=True, text=True, check=False)
     hashes = [_hashes(whole), _hashes(killed)]
@@ -96,15 +103,19 @@ def _wait(process: subprocess.Popen, arguments: argparse.Namespace) -> None:
         sys.exit(f"a build ended with exit code {process.returncode}: see {arguments.out / 'stderr.txt'}")
 
 
-def _second_writer(arguments: argparse.Namespace, out: Path, first: subprocess.Popen) -> str | None:
-    """What a second build says while the first holds the folder; None if it was not refused."""
+def _embedding(arguments: argparse.Namespace, process: subprocess.Popen) -> None:
+    """Wait until a build embeds, or has ended."""
+    while process.poll() is None and "embedding" not in (arguments.out / "stderr.txt").read_text():
+        time.sleep(0.1)
+
+
+def _second_writer(arguments: argparse.Namespace, out: Path) -> str | None:
+    """What a second build says while the first embeds; None if it was not refused with one line."""
     words = ["build", *arguments.corpus, "--out", str(out), "--embedder", arguments.embedder, "--no-decontaminate"]
-    while first.poll() is None:
-        second = subprocess.run(_command(*words), capture_output=True, text=True, check=False)
-        lines = [line for line in second.stderr.splitlines() if line.startswith("medadapt: ")]
-        if second.returncode == 2 and len(lines) == 1 and "another process is building here" in lines[0]:
-            return lines[0].replace(str(out), out.name)
-    return None
+    second = subprocess.run(_command(*words), capture_output=True, text=True, check=False)
+    lines = [line for line in second.stderr.splitlines() if line.startswith("medadapt: ")]
+    refused = second.returncode == 2 and len(lines) == 1 and "another process is building here" in lines[0]
+    return lines[0].replace(str(out), out.name) if refused else None
 
 
 def _there(out: Path) -> dict:
