@@ -14,12 +14,12 @@ sets, which test them; another kind of machine may lie further off. Estimated ov
     H100, a 1.5B model, 4-bit
     eval-base, -sft, -msft       0.79, 0.75, 0.84
     eval-rag, -sft+rag           0.85, 0.92
-    train-sft, -msft             1.03, 1.01                   0.98, 1.03
+    train-sft, -msft             1.03, 1.01                   0.98, 0.99
     index-books                  0.87
     the same on whole test sets
     eval-base, -sft, -msft       0.72, 0.61, 0.61             1.01, 1.00, 1.00
     eval-rag, -sft+rag           0.58, 0.85                   1.15, 0.86
-    train-sft, -msft             0.86, 0.85                   0.98, 1.03
+    train-sft, -msft             0.86, 0.85                   0.98, 0.99
     index-books                  0.87
 
 given the tokens that the trainings saw (that eval-rag was killed once and began again). Where these must be guessed too

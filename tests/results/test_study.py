@@ -96,7 +96,7 @@ def test_the_committed_folders_are_read():
         loaded = study.of_folder(folder)
         assert loaded.name == folder.name and loaded.reference == "base"
         assert list(study.runs_of(folder)) == list(loaded.variants)
-        assert {"base", "rag", "sft", "msft", "sft+rag"} <= set(loaded.variants)
+        assert {"base", "sft"} <= set(loaded.variants)
 
 
 def test_a_folder_that_is_none_of_a_study_is_named(tmp_path):
