@@ -24,6 +24,7 @@ EXAMPLES = [f"results/examples/{name}/README.md" for name in ("medadapt_medsafe"
         "medtasks/scoring/README.md",
         "results/README.md",
         "results/runs/README.md",
+        "rag_model/README.md",
         "trainers/README.md",
         *SUITES,
         *EXAMPLES,
