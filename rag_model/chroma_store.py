@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from medtasks import files
 from medtasks.errors import InputError
-from rag_model.store import Rows, Store, batches
+from rag_model.vector_store import Rows, Store, batches
 
 if TYPE_CHECKING:
     import numpy as np

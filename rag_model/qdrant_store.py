@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from uuid import NAMESPACE_OID, uuid5
 
 from medtasks.errors import InputError
-from rag_model.store import Rows, Store, batches
+from rag_model.vector_store import Rows, Store, batches
 
 API_KEY = "QDRANT_API_KEY"
 """Environment variable with a server's key."""

@@ -14,7 +14,7 @@ from medtasks import files
 from medtasks.errors import InputError
 from rag_model.embedding import Embedder
 from rag_model.index import SNIPPETS, VECTORS, is_shard, load_shard
-from rag_model.store import Rows, batches
+from rag_model.vector_store import Rows, batches
 
 
 def embed(out: Path, embedder: Embedder, n_snippets: int, shard_size: int, progress: bool) -> list[Path]:

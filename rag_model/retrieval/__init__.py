@@ -9,7 +9,8 @@ mmr        passages that do not repeat each other
 rerank     a cross-encoder's order
 queries    what is searched for: fields of an item, or written
 cache      what was found, kept on disk
-llama      LlamaIndex's retrievers as ours, and ours as LlamaIndex's
+foreign    LlamaIndex's retrievers as ours
+llama      ours as LlamaIndex's
 pipeline   all of it, in order
 ========== ========================================================
 """

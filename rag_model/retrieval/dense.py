@@ -8,7 +8,7 @@ from medtasks.errors import InputError
 from rag_model.embedding import Embedder
 from rag_model.index import Index
 from rag_model.retrieval.top_k import blocks, top_k
-from rag_model.store import Store
+from rag_model.vector_store import Store
 
 if TYPE_CHECKING:
     import numpy as np

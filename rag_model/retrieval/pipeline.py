@@ -39,7 +39,7 @@ class Retrieval:
         search: ``exact`` compares each query with every vector; ``store`` (or, as it was called, ``chroma``) asks the
             store that the index was built with, whose graph may miss a neighbour; ``bm25`` compares words; ``rrf``
             fuses ``exact`` and ``bm25``; ``package.module:Class`` is any LlamaIndex retriever
-            (:mod:`rag_model.retrieval.llama`).
+            (:mod:`rag_model.retrieval.foreign`).
         query: what is searched for (:func:`rag_model.retrieval.queries.queries`). Several queries of one item get
             ``k / n`` passages each, and more where they find the same.
         rerank: Hub id or folder of a cross-encoder (:class:`~rag_model.retrieval.rerank.Reranker`), or an object with
@@ -102,7 +102,7 @@ class Retrieval:
         if self.how == "rrf":
             exact = dense.Exact(self.index, self._embedder, self.device)
             return fusion.Fused([exact, BM25(self.index)], self._weights)
-        from rag_model.retrieval.llama import LlamaIndexSearcher
+        from rag_model.retrieval.foreign import LlamaIndexSearcher
 
         return LlamaIndexSearcher(self.how, self.index, self._embedder)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rag_doubles import WordEmbedder
 
-from rag_model import store
 from rag_model.build import build
+from rag_model.chroma_store import LocalChroma
 
 SHARD_SIZE = 16
 
@@ -24,7 +24,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def stored(folder: Path) -> dict[str, tuple]:
     """Snippet id -> (text, vector) in the Chroma store, as LlamaIndex reads them."""
-    with store.opened(folder / "chroma") as chroma:
+    with LocalChroma(folder / "chroma").opened() as chroma:
         got = chroma.client.get(include=["embeddings"])
         texts = {node.node_id: node.text for node in chroma.get_nodes(got["ids"])}
     return {i: (texts[i], tuple(vector)) for i, vector in zip(got["ids"], got["embeddings"], strict=True)}
