@@ -109,7 +109,7 @@ def _ours(retrieval, items, k):
 def _chroma(index, embedder, texts, k):
     from llama_index.core import VectorStoreIndex
 
-    from rag_model.retrieval.llama import QueryEmbedding
+    from rag_model.retrieval.foreign import QueryEmbedding
 
     with index.store().opened() as chroma:
         llama_index = VectorStoreIndex.from_vector_store(chroma, embed_model=QueryEmbedding(embedder))
@@ -132,7 +132,7 @@ def _default_store(index, vectors):
 def _one_by_one(nodes, embedder, texts, k):
     from llama_index.core import VectorStoreIndex
 
-    from rag_model.retrieval.llama import QueryEmbedding
+    from rag_model.retrieval.foreign import QueryEmbedding
 
     llama_index = VectorStoreIndex(nodes, embed_model=QueryEmbedding(embedder))
     return _asked(llama_index.as_retriever(similarity_top_k=k), texts)
