@@ -105,6 +105,19 @@ def test_two_forwards_may_come_before_a_backward():
     torch.testing.assert_close(found, expected["input"], rtol=1e-5, atol=1e-5)
 
 
+def test_layers_that_are_computed_again_for_backward_give_the_same():
+    from torch.utils.checkpoint import checkpoint
+
+    model, x = with_lora(16, r=8), torch.randn(6, 16)
+    expected = results(model, x)
+    lora.fuse(model)
+    layers = model.get_base_model()
+    again = layers.forward
+    layers.forward = lambda x: checkpoint(again, x, use_reentrant=False)
+    for name, value in results(model, x).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
 def test_maps_that_are_left_out_by_the_adapter_stay_as_they_are():
     model = with_lora(target_modules=["q_proj", "v_proj", "down_proj"])
     x = torch.randn(4, 12)
