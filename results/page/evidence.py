@@ -159,9 +159,12 @@ def passages(run: Run) -> int:
 
 
 def model(run: Run) -> str:
-    """The name of the run's base model: its Hub id, or the last part of its folder."""
+    """The name of the run's base model: its Hub id, or the last part of its folder. lm-eval names a model with an
+    adapter by the adapter."""
     results = run.results
     name = str(results.get("model_name") or results.get("config", {}).get("model") or "unknown")
+    if name == adapter(run):
+        name = str(harness_output.model_args(results).get("pretrained") or name)
     return Path(name).name if name.startswith((".", "/", "~")) else name
 
 

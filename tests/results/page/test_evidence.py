@@ -130,6 +130,15 @@ def test_model_arguments_of_earlier_versions_are_text(whole_study):
     assert evidence.adds(run, found.runs["base"]) == "adapter x"
 
 
+def test_an_adapter_that_gives_a_run_its_name_makes_no_other_model(whole_study):
+    """lm-eval writes the adapter's folder as the model's name."""
+    found = evidence.gather([whole_study])
+    base, run = found.runs["base"], found.runs["sft"]
+    run.results["model_name"] = "runs/x/trainings/sft/adapter"
+    run.results["config"]["model_args"] = {"pretrained": evidence.model(base), "peft": "runs/x/trainings/sft/adapter"}
+    assert evidence.model(run) == evidence.model(base) and evidence.adds(run, base) == "adapter sft"
+
+
 def test_another_model_is_named(whole_study):
     found = evidence.gather([whole_study])
     found.runs["rag"].results["model_name"] = "org/Other-2B"
