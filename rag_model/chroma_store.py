@@ -8,8 +8,9 @@ relationships are not kept a second time.
 import json
 import os
 import shutil
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -38,11 +39,9 @@ class _Chroma(Store):
     def __init__(self, similarity: str, with_texts: bool):
         self._space, self._with_texts = SPACES[similarity], with_texts
 
-    @contextmanager
-    def _collection(self) -> Iterator:
+    @abstractmethod
+    def _collection(self) -> AbstractContextManager:
         """The filled collection; raises InputError where there is none."""
-        raise NotImplementedError
-        yield
 
     def _write(self, collection, rows: Rows, progress: Callable[[int], object]) -> None:
         import numpy as np

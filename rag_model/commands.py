@@ -6,6 +6,7 @@ from pathlib import Path
 from medtasks import corpora
 from medtasks.errors import InputError
 from rag_model import chunking, embedders, embedding, statpearls, store
+from rag_model.arguments import positive
 from rag_model.build import build, mend_store
 from rag_model.chunking import Chunking
 from rag_model.index import Index, damage, finished, open_index, store_damage
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     query.set_defaults(run=_query)
     query.add_argument("dir", metavar="DIR")
     query.add_argument("text", metavar="TEXT")
-    query.add_argument("-k", type=_positive, default=3, metavar="N", help="snippets to show")
+    query.add_argument("-k", type=positive, default=3, metavar="N", help="snippets to show")
     query.add_argument(
         "--embedder",
         default=argparse.SUPPRESS,
@@ -100,10 +101,10 @@ def _build_arguments(commands) -> None:
         help="of the embedder; auto: bfloat16 where it is fast",
     )
     make.add_argument(
-        "--batch-size", type=_positive, metavar="N", default=argparse.SUPPRESS, help="most texts embedded at once"
+        "--batch-size", type=positive, metavar="N", default=argparse.SUPPRESS, help="most texts embedded at once"
     )
     make.add_argument(
-        "--batch-tokens", type=_positive, metavar="N", default=argparse.SUPPRESS, help="most tokens embedded at once"
+        "--batch-tokens", type=positive, metavar="N", default=argparse.SUPPRESS, help="most tokens embedded at once"
     )
     make.add_argument(
         "--decontaminate",
@@ -120,13 +121,6 @@ def _build_arguments(commands) -> None:
         help="benchmarks whose items the corpus may hold, as PubMed holds the abstracts that pubmedqa asks about",
     )
     make.add_argument("--overwrite", action="store_true", help="throw away what another build left in DIR")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 def _build(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from medtasks import benchmarks, contamination, corpora, files
 from medtasks.errors import InputError
 from rag_model import prompts
+from rag_model.arguments import positive
 from rag_model.index import open_index
 from rag_model.retrieval import Retrieval
 
@@ -32,7 +33,7 @@ def add_to(commands) -> None:
     )
     parser.add_argument("--index", required=True, metavar="DIR", help="the index", default=argparse.SUPPRESS)
     parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="file to write", default=argparse.SUPPRESS)
-    parser.add_argument("-k", type=_positive, default=3, metavar="N", help="passages of an item")
+    parser.add_argument("-k", type=positive, default=3, metavar="N", help="passages of an item")
     parser.add_argument("--search", default="exact", metavar="HOW", help="exact, chroma, bm25, rrf or a retriever")
     parser.add_argument("--query", default="question", metavar="WHAT", help="question, question+options, per_option")
     parser.add_argument("--rerank", metavar="MODEL", help="a cross-encoder", default=argparse.SUPPRESS)
@@ -128,10 +129,3 @@ def _item(row, place: str) -> dict:
         raise InputError(f"{place}: no question (one of {', '.join(prompts.QUESTION_FIELDS)}); each line must have one")
     options = row.get("options") or row.get("choices") or [row[f"op{c}"] for c in "abcd" if row.get(f"op{c}")]
     return row | {"options": [str(option) for option in (options.values() if isinstance(options, dict) else options)]}
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number

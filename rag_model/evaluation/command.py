@@ -6,6 +6,7 @@ from pathlib import Path
 from medtasks import files
 from medtasks.errors import InputError
 from rag_model import embedding
+from rag_model.arguments import positive
 from rag_model.build import build
 from rag_model.evaluation import sets
 from rag_model.evaluation.measuring import measure, table
@@ -42,9 +43,9 @@ def add_to(commands) -> None:
     )
     parser.add_argument("--sets", default="pubmedqa,scifact", metavar="SET,...", help=f"of {', '.join(sets.SETS)}")
     parser.add_argument("--split", choices=sets.SPLITS, default="test", help="test to measure, dev to choose settings")
-    parser.add_argument("-k", nargs="+", type=_positive, default=[1, 5, 10], metavar="N", help="passages looked at")
+    parser.add_argument("-k", nargs="+", type=positive, default=[1, 5, 10], metavar="N", help="passages looked at")
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="the first N questions of each set", default=argparse.SUPPRESS
+        "--limit", type=positive, metavar="N", help="the first N questions of each set", default=argparse.SUPPRESS
     )
     parser.add_argument(
         "--embedder",
@@ -105,10 +106,3 @@ def _arguments(how: str) -> dict:
         except ValueError as error:
             raise InputError(f"--search {how}: {name} must be a number, not '{value}'") from error
     return arguments
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number

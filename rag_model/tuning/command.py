@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import files
 from medtasks.errors import InputError
+from rag_model.arguments import positive
 from rag_model.settings import NOT_PART_OF_THE_ANSWER, OF_LAYOUT, OF_RETRIEVAL
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ def add_to(commands) -> None:
         help="to choose by; a benchmark's validation split, or else its training one",
         default=argparse.SUPPRESS,
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="most dev items a task", default=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=positive, metavar="N", help="most dev items a task", default=argparse.SUPPRESS)
     for name, values in DEFAULT_GRID.items():
-        kind = _positive if name == "k" else type(values[0])
+        kind = positive if name == "k" else type(values[0])
         what = "values to try; none: the step is not tried" if kind is float else "values to try, the plainest first"
         parser.add_argument(f"--{name}", nargs="*", type=kind, default=values, metavar="VALUE", help=what)
     parser.add_argument("--per_passage", action="store_true", help="try passages apart, too")
@@ -168,10 +169,3 @@ def shown(rows: Sequence[dict], closed: dict, best: dict, chosen: dict) -> str:
 
 def _name(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in settings.items())
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
