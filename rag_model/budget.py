@@ -1,13 +1,13 @@
 """How many tokens a prompt may have: what the inner model's window leaves, and what passages are allowed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from medtasks import mcq
 from medtasks.errors import InputError
+from rag_model import examples
 
 ROOM_FOR_A_BYTE = 2
 """Tokens that a byte of text becomes at most, normalization included; a text short by this need not be tokenized."""
@@ -62,10 +62,10 @@ class Budget:
         room = inner.max_length - generated - 1  # one for a start token, which some models add only when they answer
         return lambda prompt: self._is_within(room, prompt, longest)
 
-    def allows(self, passages: Sequence[dict]) -> bool:
-        """Whether the block of ``passages`` stays within ``max_context_tokens``."""
+    def allows(self, passages: Sequence[dict], doc: Mapping) -> bool:
+        """Whether what ``doc`` is shown of ``passages`` stays within ``max_context_tokens``."""
         return self.max_context_tokens is None or self._is_within(
-            self.max_context_tokens, mcq.passage_block(passages).rstrip()
+            self.max_context_tokens, examples.block(passages, doc).rstrip()
         )
 
     def _is_within(self, tokens: int, text: str, more: str = "") -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from medtasks.errors import InputError
 
 FIELDS = ("id", "title", "text", "source", "license")
+ITEM = "item"
+"""One more key, of the snippets that are solved questions (:mod:`rag_model.solved`)."""
 SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)")
 SEPARATORS = ("\n\n", "\n", " ", "")
 """Where ``recursive`` cuts, best first: paragraphs, lines, words, anywhere."""
@@ -54,7 +56,10 @@ def split(passages: Iterable[dict], chunking: Chunking) -> Iterator[dict]:
 
 
 def embedded_text(snippet: dict) -> str:
-    """The text that stands for a snippet in the vector space: ``title: text``, as MedRAG embeds it."""
+    """The text that stands for a snippet in searches: ``title: text``, as MedRAG embeds it; a solved question's
+    question."""
+    if ITEM in snippet:
+        return snippet[ITEM]["question"]
     return f"{snippet['title']}: {snippet['text']}" if snippet["title"] else snippet["text"]
 
 

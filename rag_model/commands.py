@@ -74,6 +74,7 @@ def _build_arguments(commands) -> None:
         metavar="CORPUS",
         nargs="+",
         help=f"'sample', a {', '.join(corpora.SUFFIXES)} file, a folder of them, or a Hub dataset id; "
+        "solved questions: 'items:' before a benchmark (its training items), BENCHMARK:SPLIT or a file of questions; "
         "':N' behind it takes the first N rows",
     )
     make.add_argument("--out", required=True, metavar="DIR", help="folder of the index", default=argparse.SUPPRESS)
@@ -206,8 +207,12 @@ def _described(meta: dict) -> str:
         [
             f"  corpus       {corpus['name']}, {corpus['passages']:,} passages (sha256 {corpus['sha256'][:16]})",
             *left_out,
-            f"  snippets     {meta['snippets']['count']:,} of at most {cut['size']:,} characters, "
-            f"overlap {cut['overlap']:,}, cut by {cut['by']}",
+            f"  snippets     {meta['snippets']['count']:,} "
+            + (
+                "solved questions"
+                if corpus.get("solved")
+                else f"of at most {cut['size']:,} characters, overlap {cut['overlap']:,}, cut by {cut['by']}"
+            ),
             *(
                 f"    {of['snippets']:>9,}  {of['source']}, licence: {of['license']}"
                 for of in sorted(meta["sources"], key=lambda of: -of["snippets"])

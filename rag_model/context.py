@@ -8,7 +8,8 @@ shuffled     what the search finds for another item of the task: good passages, 
 oracle       the item's own context (PubMedQA's abstract): what a perfect search would find
 ===========  =========================================================================================
 
-An arm that gains as much as ``retrieved`` shows that it was not the content that helped.
+An arm that gains as much as ``retrieved`` shows that it was not the content that helped. No item gets its own solution,
+where the index is one of solved questions (:mod:`rag_model.solved`).
 """
 
 import functools
@@ -21,12 +22,15 @@ from dataclasses import dataclass
 
 from medtasks import benchmarks, catalogue
 from medtasks.errors import InputError
-from rag_model import prompts
+from rag_model import examples, prompts
 from rag_model.retrieval import Retrieval
 
 KINDS = ("retrieved", "none", "random", "shuffled", "oracle")
 OPEN_VIEWS = {"pubmedqa_star": "pubmedqa"}
 """Benchmark whose items hide their context -> the one that shows it, under the same ids."""
+
+SPARE = 50
+"""Solved questions that are found beyond those wanted, to take the place of those that do not suit the item."""
 
 Key = tuple[str, int]
 """A task's name and the number of a document in it."""
@@ -58,6 +62,8 @@ class Context:
 
     def __init__(self, kind: str, retrieval: Retrieval, k: int, seed: int = 0):
         self.kind, self.retrieval, self.k, self.seed = kind, retrieval, k, seed
+        self._suiting = examples.Suiting(retrieval.index.snippets()) if retrieval.index.is_solved else None
+        self._depth = k + (SPARE if self._suiting else 0)
         self._found: dict[str, list[tuple[str, float]]] = {}
         self.lent: dict[Key, list[tuple[str, float]]] = {}
 
@@ -76,27 +82,37 @@ class Context:
         if self.kind == "oracle":
             return {key: [_own_context(docs[key], key[0])] for key in chosen}
         if self.kind == "random":
-            return {key: self._opened(self._drawn(docs[key], key[0])) for key in chosen}
+            return {key: self._opened(self._drawn(docs[key], key[0]), key, docs) for key in chosen}
         if self.kind == "shuffled":
-            return {key: self._opened(pairs) for key, pairs in self._borrowed(docs, chosen).items()}
+            return {key: self._opened(pairs, key, docs) for key, pairs in self._borrowed(docs, chosen).items()}
         found = self._find({key: docs[key] for key in chosen})
-        return {key: self._opened(found[key]) for key in chosen}
+        return {key: self._opened(found[key], key, docs) for key in chosen}
 
-    def _opened(self, pairs: Iterable[tuple[str, float]]) -> list[Passage]:
-        return [Passage(self.retrieval.index.snippet(snippet_id), score) for snippet_id, score in pairs]
+    def _opened(self, pairs: Iterable[tuple[str, float]], key: Key, docs: Mapping[Key, dict]) -> list[Passage]:
+        snippet = self.retrieval.index.snippet
+        if self._suiting is None:
+            return [Passage(snippet(snippet_id), score) for snippet_id, score in pairs]
+        doc, found = docs[key], []
+        for snippet_id, score in self._suiting.only(pairs, doc):
+            passage = Passage(snippet(snippet_id), score)
+            if not examples.is_asked_by(passage.snippet, doc, prompts.question_of(doc, key[0])):
+                found.append(passage)
+            if len(found) == self.k:
+                break
+        return found
 
     def _find(self, docs: Mapping[Key, dict]) -> dict[Key, list[tuple[str, float]]]:
         """The ids and scores that the search finds for each item. Items that ask the same are searched once."""
         asked = {key: _asked(doc) for key, doc in docs.items()}
         new = {asked[key]: doc for key, doc in docs.items() if asked[key] not in self._found}
         if new:
-            self._found |= zip(new, self.retrieval.find(list(new.values()), self.k), strict=True)
+            self._found |= zip(new, self.retrieval.find(list(new.values()), self._depth), strict=True)
         return {key: self._found[asked[key]] for key in docs}
 
     def _drawn(self, doc: dict, task: str) -> list[tuple[str, float]]:
-        ids = self.retrieval.index.ids
+        ids = self._suiting.ids(doc) if self._suiting else self.retrieval.index.ids
         draw = random.Random(f"{self.seed} {prompts.question_of(doc, task)}")
-        return [(snippet_id, 0.0) for snippet_id in draw.sample(ids, min(self.k, len(ids)))]
+        return [(snippet_id, 0.0) for snippet_id in draw.sample(ids, min(self._depth, len(ids)))]
 
     def _borrowed(self, docs: Mapping[Key, dict], chosen: list[Key]) -> dict[Key, list[tuple[str, float]]]:
         """What is found for the donors of the ``chosen`` items."""

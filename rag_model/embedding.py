@@ -81,7 +81,7 @@ class Embedder:
 
     def document(self, snippet: dict) -> Text:
         """What stands for a snippet: ``title: text``, or both apart."""
-        if self.profile.pairs:
+        if self.profile.pairs and chunking.ITEM not in snippet:
             return snippet["title"], snippet["text"]
         return chunking.embedded_text(snippet)
 

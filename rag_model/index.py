@@ -62,6 +62,11 @@ class Index:
                 position += len(line)
         return offsets
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether its snippets are solved questions (:mod:`rag_model.solved`)."""
+        return self.meta["corpus"].get("solved", False)
+
     @cached_property
     def ids(self) -> list[str]:
         """Snippet ids by position."""
@@ -72,6 +77,11 @@ class Index:
         with (self.folder / SNIPPETS).open("rb") as f:
             f.seek(self.offsets[snippet_id])
             return json.loads(f.readline())
+
+    def snippets(self) -> Iterator[dict]:
+        """Yield every snippet in index order."""
+        with (self.folder / SNIPPETS).open(encoding="utf-8") as f:
+            yield from map(json.loads, f)
 
     def shards(self) -> "Iterator[np.ndarray]":
         """Yield the vectors in index order, memory-mapped: float32, ``(snippets in the shard, dimension)``."""

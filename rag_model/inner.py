@@ -10,6 +10,8 @@ from rag_model.cache import Answers
 
 WRITTEN_TOKENS = 128
 """Tokens of a text that a model writes to search with."""
+DEVICE = "cuda:0"
+"""As lm-eval's command line has it: the CPU where there is no GPU. The default of its models, "cuda", fails there."""
 
 
 class Around(LM):
@@ -78,7 +80,7 @@ def make(inner: str | LM, arguments: dict) -> LM:
         model = get_model(inner)
     except ValueError as error:
         raise InputError(f"inner={inner}: {str(error).splitlines()[0]}") from error
-    return model.create_from_arg_obj(arguments)
+    return model.create_from_arg_obj({"device": DEVICE} | arguments)
 
 
 def written(answers: Answers, texts: Sequence[str]) -> list[str]:

@@ -36,7 +36,10 @@ class RAG(Around):
         index: folder of the index.
         inner: lm-eval's name of the model that answers: ``hf-mcq`` (see :mod:`medtasks.scoring`), ``hf``, ``vllm`` and
             so on; or that model.
-        k: passages an item gets (default 3).
+        k: passages an item gets (default 3); where ``index`` is one of solved questions (:mod:`rag_model.solved`), they
+            are worked examples.
+        examples: folder of an index of solved questions, whose ``shots`` (default 4) nearest ones stand before the
+            passages; they are the first to be left out where room is short.
         search, query, rerank, filter, mmr, fuse: how they are found (:class:`rag_model.retrieval.Retrieval`; default:
             exact search for the question).
         embedder: where the index's embedder lies, if not where it lay at the build.
@@ -64,6 +67,8 @@ class RAG(Around):
         index: str | None = None,
         inner: str | LM = "hf-mcq",
         k: int | None = None,
+        examples: str | None = None,
+        shots: int | None = None,
         search: str | None = None,
         query: str | None = None,
         rerank: str | None = None,
@@ -101,11 +106,12 @@ class RAG(Around):
         self.budget = Budget(self.inner, chosen["max_context_tokens"])
         kind = checked_kind(context)
         self.context, retrieval = None, None
+        device = str(self.device) if self.device else None
         if self.k:
             how = {name: chosen[name] for name in settings.OF_RETRIEVAL}
-            device = str(self.device) if self.device else None
             retrieval = Retrieval(found_in, **how, embedder=embedder, device=device, write=self.write)
             self.context = Context(kind, retrieval, self.k, context_seed)
+        self.examples = self._examples(examples, shots, kind, context_seed, device)
         self.settings = {
             "k": {"none": 0, "oracle": min(1, self.k)}.get(kind, self.k),
             "search": chosen["search"],
@@ -117,10 +123,33 @@ class RAG(Around):
             **self.mode.settings,
             **{name: chosen[name] for name in settings.OF_LAYOUT},
         }
+        if self.examples:
+            self.settings["examples"] = self.examples.retrieval.settings | {"shots": self.examples.k}
         self.fingerprint = settings.fingerprint(self.meta["fingerprint"], self.settings, inner, inner_args)
         self.records = Records(sidecar, self.fingerprint)
         if self.tuned and self.tuned.record["index"] != self.meta["fingerprint"]:
             logger.warning("rag: %s was fitted with another index (%s)", tuned, self.tuned.record["index"])
+
+    def _examples(
+        self, folder: str | None, shots: int | None, kind: str, seed: int, device: str | None
+    ) -> Context | None:
+        """What finds the examples that stand before passages."""
+        if folder is None:
+            if shots is not None:
+                raise InputError(f"shots={shots} needs examples=DIR, an index of solved questions")
+            return None
+        shots = settings.SHOTS if shots is None else shots
+        if type(shots) is not int or shots < 1:
+            raise InputError(f"shots={shots}: the number of examples must be a whole number, 1 or more")
+        index = open_index(folder)
+        if not index.is_solved:
+            raise InputError(f"examples={folder}: holds texts, not solved questions; medadapt index build items:medqa")
+        if self.context is None:
+            raise InputError(f"examples={folder} stand before passages: k=0 gives none; for them alone, index={folder}")
+        if self.mode.per_passage or kind == "shuffled":
+            what = "context=shuffled" if kind == "shuffled" else f"mode={self.mode.name}"
+            raise InputError(f"examples={folder} cannot be given with {what}")
+        return Context("retrieved" if kind == "oracle" else kind, Retrieval(index, device=device), shots, seed)
 
     # Answers
 
@@ -207,7 +236,11 @@ class RAG(Around):
 
     def _passages(self, docs: Mapping[Key, dict], wanted: Sequence[Key]) -> dict[Key, list[Passage]]:
         logger.info("rag: passages (%s) for %d of %d items", self.context.kind, len(wanted), len(docs))
-        return self.context.of(docs, wanted)
+        found = self.context.of(docs, wanted)
+        if self.examples:
+            shown = self.examples.of(docs, wanted)
+            found = {key: [*passages, *shown[key]] for key, passages in found.items()}
+        return found
 
     def _opened(self, method: str, key: Key, requests: Sequence[Instance], passages: Sequence[Passage]) -> OpenBook:
         return opened(self.layout, self.budget, method, key, requests, passages)

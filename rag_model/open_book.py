@@ -93,7 +93,7 @@ def _fitting(
 
     def fits(snippets: Sequence[dict]) -> bool:
         arranged = prompts.arranged(snippets, layout.order, layout.cite)
-        return budget.allows(arranged) and all(
+        return budget.allows(arranged, doc) and all(
             within(prompts.insert(prompt, doc, task, arranged)) for prompt, within in fitting.items()
         )
 

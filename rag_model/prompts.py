@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from medtasks import mcq
 from medtasks.errors import InputError
+from rag_model import examples
+from rag_model.chunking import ITEM
 
 QUESTION_FIELDS = ("question", "sent1", "QUESTION", "Question", "query", "input")
 """Where lm-eval's question-answering tasks keep the question, the likeliest first."""
@@ -41,14 +43,14 @@ def insert(prompt, doc: dict, task: str, passages: Sequence[dict]):
     Args:
         prompt: text, or the JSON messages that lm-eval gives to chat completion servers (``JsonChatStr``).
         doc: the item; :func:`medtasks.mcq.render` may have made the prompt, or another task's template.
-        passages: dicts with ``title`` and ``text``, best first.
+        passages: snippets, best first; solved questions become worked examples (:func:`rag_model.examples.block`).
 
     Raises:
         InputError: the prompt holds neither the rendered item nor its question.
     """
     if isinstance(prompt, str):
         place = find(prompt, doc, task)
-        return prompt[:place] + mcq.passage_block(passages) + prompt[place:]
+        return prompt[:place] + examples.block(passages, doc) + prompt[place:]
     messages = json.loads(prompt.prompt)
     asked = next(message for message in reversed(messages) if message["role"] == "user")
     asked["content"] = insert(asked["content"], doc, task, passages)
@@ -107,6 +109,8 @@ def arranged(passages: Sequence[dict], order: str, cite: bool) -> list[dict]:
 
 
 def _numbered(passage: dict, rank: int) -> dict:
+    if ITEM in passage:  # an example is no source
+        return passage
     field = "title" if passage.get("title") else "text"
     return passage | {field: f"[{rank}] {passage[field]}"}
 

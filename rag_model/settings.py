@@ -21,6 +21,8 @@ OF_LAYOUT = {"order": prompts.BEST_LAST, "cite": False, "max_context_tokens": No
 """Arguments that say how they are shown, with their defaults."""
 DEFAULTS = {"k": 3, "mode": answering.ALWAYS} | OF_RETRIEVAL | OF_LAYOUT
 """Of the arguments that a tuned file may hold."""
+SHOTS = 4
+"""Examples before passages, where there are any, if not said otherwise."""
 STEP_OF = {"gate_margin": "gate", "calibration": "calibrate", "w": "mix"}
 """An argument -> the step of a mode that takes it."""
 

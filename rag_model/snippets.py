@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from medtasks import corpora, files
 from medtasks.errors import InputError
-from rag_model import chunking
+from rag_model import chunking, solved
 from rag_model.chunking import Chunking
 from rag_model.index import CORPUS, LEFT_OUT, SNIPPETS
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 def version(names: Sequence[str], license: str) -> dict:
     """What says whether corpora are the same as before: ``name`` and ``sha256``, of their contents and of the licence
-    that is filled in.
+    that is filled in; ``solved`` where they are solved questions.
 
     Raises:
         InputError: there is no such corpus.
     """
+    if solved.are_solved(names):
+        content = [solved.version(names), license]
+        return {"name": ", ".join(map(solved.shown_name, names)), "sha256": files.sha256_json(content), "solved": True}
     found = [corpora.locate(name) for name in names]
     content = [[corpus.name, corpus.limit, corpus.version()] for corpus in found]
     shown = [corpus.name if corpus.limit is None else f"{corpus.name}:{corpus.limit}" for corpus in found]
@@ -37,7 +40,9 @@ def write(out: Path, names: Sequence[str], license: str, cut: Chunking, held_out
     reader = _Reader(held_out)
     unfinished = out / f".{SNIPPETS}.whole.tmp"
     try:
-        files.write_jsonl(unfinished, reader.counted(chunking.split(reader.passages(names, license), cut)))
+        passages = reader.passages(names, license)
+        made = passages if solved.are_solved(names) else chunking.split(passages, cut)
+        files.write_jsonl(unfinished, reader.counted(made))
         if not reader.snippets:
             raise InputError(
                 f"{out}: all {len(reader.left_out)} passages hold a test item, so nothing is left to index"
@@ -61,7 +66,8 @@ class _Reader:
 
     def passages(self, names: Sequence[str], license: str) -> Iterator[dict]:
         """The passages that hold no item; the others are listed in ``left_out``, each with the first item it holds."""
-        for passage in corpora.read(*names, license=license):
+        is_solved = solved.are_solved(names)
+        for passage in solved.read(names, license) if is_solved else corpora.read(*names, license=license):
             if (leak := self._leak(passage)) is not None:
                 self.left_out.append(leak)
                 continue
@@ -89,7 +95,8 @@ class _Reader:
 
         if self._held_out is None:
             return None
-        found = [finding for finding in self._held_out.find(passage) if finding.kind in contamination.LEAKS]
+        looked_at = passage.get(solved.ITEM, passage)
+        found = [finding for finding in self._held_out.find(looked_at) if finding.kind in contamination.LEAKS]
         if not found:
             return None
         return {"id": passage["id"], "item": self._held_out.items[found[0].position]["id"], "kind": found[0].kind}

@@ -117,9 +117,9 @@ class BM25:
 
     def _kept(self):
         """bm25s's model of the files, made if they are not there; None where they cannot be written."""
-        import bm25s
         from filelock import FileLock
 
+        bm25s = _bm25s()
         folder = self.index.folder / FOLDER
         try:
             if not self._is_whole(folder):
@@ -133,13 +133,12 @@ class BM25:
 
     def _made(self):
         """bm25s's model of the index's snippets."""
-        import bm25s
-
+        bm25s = _bm25s()
         logger.info("bm25: counting the words of %d snippets", len(self.index.ids))
         vocabulary: dict[str, int] = {}
         numbers = [
-            [vocabulary.setdefault(stem, len(vocabulary)) for stem in stems(embedded_text(self.index.snippet(name)))]
-            for name in self.index.ids
+            [vocabulary.setdefault(stem, len(vocabulary)) for stem in stems(embedded_text(snippet))]
+            for snippet in self.index.snippets()
         ]
         model = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
         model.index((numbers, vocabulary), show_progress=False)
@@ -180,6 +179,20 @@ def stems(text: str) -> list[str]:
 def _english():
     """Snowball's stemmer, which remembers words it has seen, and Lucene's stopwords."""
     import Stemmer
-    from bm25s.stopwords import STOPWORDS_EN
 
-    return Stemmer.Stemmer("english"), frozenset(STOPWORDS_EN)
+    return Stemmer.Stemmer("english"), frozenset(_bm25s().stopwords.STOPWORDS_EN)
+
+
+@cache
+def _bm25s():
+    """The library. Where JAX is installed, it warms it up when it is imported, and JAX then takes most of a GPU's
+    memory: here it finds the CPU alone, whichever it finds elsewhere."""
+    before = os.environ.get("JAX_PLATFORMS")
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    try:
+        import bm25s.stopwords
+    finally:
+        os.environ.pop("JAX_PLATFORMS")
+        if before is not None:
+            os.environ["JAX_PLATFORMS"] = before
+    return bm25s

@@ -85,13 +85,18 @@ def _per_option(question: str, options: list[str]) -> list[Query]:
     return [Query(text, text) for text in texts] or _alone(question, options)
 
 
-def _options(item: dict) -> list[str]:
-    """The options of an item that name something."""
+def names_nothing(option: str) -> bool:
+    """Whether there is nothing to look up in an option: ``yes``, ``none of the above``."""
     from medtasks.ngrams import normalize
 
+    return EMPTY.fullmatch(normalize(option)) is not None
+
+
+def _options(item: dict) -> list[str]:
+    """The options of an item that name something."""
     options = item.get("options", item.get("choices")) or []
     texts = [str(option).strip() for option in (options.values() if isinstance(options, dict) else options)]
-    return [text for text in texts if text and not EMPTY.fullmatch(normalize(text))]
+    return [text for text in texts if text and not names_nothing(text)]
 
 
 def _hypothetical(question: str, text: str) -> list[Query]:

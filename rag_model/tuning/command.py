@@ -121,7 +121,7 @@ def _searched(options: argparse.Namespace, given: Mapping[str, object], tried: "
     with _table(getattr(options, "use_cache", None), about) as table:
         for base in tried.bases:
             print(f"scoring {base}", flush=True)
-            how = {"k": base.k, "query": base.query, "mode": base.every_arm, "w": 0.5}
+            how = {"k": base.k, "query": base.query, "mode": tried.every_arm(base), "w": 0.5}
             model = RAG(options.index, inner, **how, **of_rag)
             model.answers.file_in(table)
             scores = score(items, model)

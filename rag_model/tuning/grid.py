@@ -33,6 +33,11 @@ class Grid:
         apart = (False, True) if self.per_passage else (False,)
         return [Base(query, k, p) for p in apart for query in self.query for k in self.k if k > 1 or not p]
 
+    def every_arm(self, base: Base) -> str:
+        """A mode that needs every arm that is tried with a base."""
+        steps = ["per_passage"] * base.per_passage + ["calibrate"] * bool(self.calibration) + ["mix"]
+        return "+".join(steps)
+
     def modes(self, base: Base) -> Iterator[Mode]:
         """The modes that are tried with a base."""
         choices = itertools.product((None, *self.gate_margin), (None, *self.calibration), (None, *self.w))

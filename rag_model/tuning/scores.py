@@ -25,11 +25,6 @@ class Base:
     k: int
     per_passage: bool
 
-    @property
-    def every_arm(self) -> str:
-        """A mode that needs every arm."""
-        return "per_passage+calibrate+mix" if self.per_passage else "calibrate+mix"
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -37,7 +32,7 @@ class Scores:
 
     Attributes:
         closed: ``(n, o)``.
-        opened, neutral: ``(n, p, o)``.
+        opened, neutral: ``(n, p, o)``; ``neutral`` is 0 where the model's mode does not need it.
         weights: scores of the retrieval, ``(n, p)``; -inf for a prompt that an item does not have.
         gold: the right option's index, ``(n,)``.
     """
@@ -54,7 +49,7 @@ def score(items: Mapping[str, Sequence[dict]], model: "RAG") -> dict[str, Scores
 
     Args:
         items: task -> its items; the prompts are :func:`medtasks.mcq.render`'s, the options its letters.
-        model: in a mode that needs every arm.
+        model: in a mode that needs every arm that is asked for (:meth:`rag_model.tuning.grid.Grid.every_arm`).
     """
     asked = {(task, i): _requests(task, i, item) for task, of in items.items() for i, item in enumerate(of)}
     found = model.score(asked)
@@ -79,6 +74,7 @@ def _stacked(items: Sequence[dict], scored: Sequence[Scored]) -> Scores:
         p, o = one.opened.values.shape
         closed[i, :o] = one.closed.values
         opened[i, :p, :o] = one.opened.values
-        neutral[i, :p, :o] = one.neutral.values
+        if one.neutral is not None:
+            neutral[i, :p, :o] = one.neutral.values
         weights[i, :p] = one.book.scores
     return Scores(closed, opened, neutral, weights, np.array([item["answer"] for item in items]))

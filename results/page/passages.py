@@ -28,8 +28,8 @@ class Passages:
         self.without_text: list[str] = []
         self.without_list: list[str] = []
         self._found, self._texts = found, texts
-        self._places: dict[tuple[str, str], int] = {}
-        self._opened: dict[str, Index | None] = {}
+        self._places: dict[tuple[tuple[Path, ...], str], int] = {}
+        self._opened: dict[Path, Index | None] = {}
 
     def of(self, run: Run, task: str, doc_ids: Collection[int]) -> dict[int, dict]:
         """doc_id -> ``seen``, pairs of a place in ``known`` and the score, best first, and ``cut``, how many passages
@@ -54,35 +54,35 @@ class Passages:
         return found
 
     def _place(self, run: Run, passage_id: str) -> int:
-        folder = self._folder(run)
-        key = (str(folder), passage_id)
+        folders = self._folders(run)
+        key = (folders, passage_id)
         if key not in self._places:
             self._places[key] = len(self.known)
-            snippet = self._snippet(run, folder, passage_id)
+            snippet = self._snippet(run, folders, passage_id)
             self.known.append({"id": passage_id, "title": snippet.get("title", ""), "text": snippet.get("text", "")})
         return self._places[key]
 
-    def _snippet(self, run: Run, folder: Path | None, passage_id: str) -> dict:
+    def _snippet(self, run: Run, folders: tuple[Path, ...], passage_id: str) -> dict:
         if not self._texts:
             return {}
-        if str(folder) not in self._opened:
-            there = folder is not None and (folder / SNIPPETS).is_file()
-            self._opened[str(folder)] = Index(folder, {}) if there else None
-        index = self._opened[str(folder)]
-        if index is None or passage_id not in index.offsets:
-            if run.name not in self.without_text:
-                self.without_text.append(run.name)
-            return {}
-        return index.snippet(passage_id)
+        for folder in folders:
+            if folder not in self._opened:
+                self._opened[folder] = Index(folder, {}) if (folder / SNIPPETS).is_file() else None
+            index = self._opened[folder]
+            if index is not None and passage_id in index.offsets:
+                return index.snippet(passage_id)
+        if run.name not in self.without_text:
+            self.without_text.append(run.name)
+        return {}
 
-    def _folder(self, run: Run) -> Path | None:
-        """The index that the run searched: the study's own, wherever the study lies now, or where it lay then."""
+    def _folders(self, run: Run) -> tuple[Path, ...]:
+        """The indexes that the run searched: the study's own, wherever the study lies now, or where they lay then."""
         if self._found.study:
-            name = self._found.study.variants[run.name].index
-            if name and (self._found.folder / "indexes" / name / INDEX).is_file():
-                return self._found.folder / "indexes" / name
-        recorded = harness_output.model_args(run.results).get("index")
-        return Path(recorded).expanduser() if recorded else None
+            own = [self._found.folder / "indexes" / name for name in self._found.study.variants[run.name].indexes]
+            if own and all((folder / INDEX).is_file() for folder in own):
+                return tuple(own)
+        recorded = harness_output.model_args(run.results)
+        return tuple(Path(recorded[name]).expanduser() for name in ("index", "examples") if recorded.get(name))
 
 
 def _sidecar(run: Run, task: str) -> Path | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, files, models, sources
-from rag_model import settings
+from rag_model import settings, solved
 from results.studies import recipes
 from results.studies.dependencies import HASH
 from results.studies.study import Study, Training, Variant
@@ -113,11 +113,13 @@ def _todays_commit(hub_id: str) -> str | None:
 
 
 def corpus(name: str) -> dict[str, str]:
-    """The version of a corpus (:func:`medtasks.corpora.locate`).
+    """The version of a corpus (:func:`medtasks.corpora.locate`), or of solved questions (:mod:`rag_model.solved`).
 
     Raises:
         InputError: there is no such corpus.
     """
+    if solved.are_solved([name]):
+        return {f"data.{solved.shown_name(name)}": solved.version([name])[:HASH]}
     found = corpora.locate(name)
     if found.path is None:
         return dataset(found.name)

@@ -74,7 +74,7 @@ def plan(study: Study, out: Path, only: Sequence[str] | None = None) -> list[Ste
     require_tasks(study.tasks, study.run_args.get("include_path"))
     base = {"base": inputs.base(study)}
     steps = [
-        *(_index(study, name, out) for name in study.indexes if any(v.index == name for v in wanted)),
+        *(_index(study, name, out) for name in study.indexes if any(name in v.indexes for v in wanted)),
         *(_training(study, name, out, base) for name in study.trainings if any(v.training == name for v in wanted)),
     ]
     before = {f"steps.{step.name}": step.key for step in steps}
@@ -99,7 +99,7 @@ def _index(study: Study, name: str, out: Path) -> Step:
         options["no-decontaminate"] = True
 
     def command(folder: Path) -> list[str]:
-        words = ["-m", "medtasks.cli", "index", "build", index.corpus, "--out", str(folder / "indexes" / name)]
+        words = ["-m", "medtasks.cli", "index", "build", *index.corpora, "--out", str(folder / "indexes" / name)]
         return [*words, "--embedder", index.embedder, *_flags(options)]
 
     def depends() -> dict[str, str]:
@@ -108,7 +108,8 @@ def _index(study: Study, name: str, out: Path) -> Step:
         found = {"embedder": Embedder(index.embedder).fingerprint} | dependencies.versions(*LIBRARIES["index"])
         found |= dependencies.code(["rag_model.build", "rag_model.embedding"])
         with sources.reading_from(study.source):
-            found |= inputs.corpus(index.corpus)
+            for corpus in index.corpora:
+                found |= inputs.corpus(corpus)
             if checked:
                 found |= inputs.held_out()
         return found
@@ -149,7 +150,7 @@ def _asked(study: Study) -> tuple[dict[str, str], set[str]] | InputError:
 def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: dict[str, str], asked) -> Step:
     variant = study.variants[name]
     needs = [f"train-{variant.training}"] if variant.training is not None else []
-    needs += [f"index-{variant.index}"] if variant.index is not None else []
+    needs += [f"index-{index}" for index in variant.indexes]
 
     def command(folder: Path) -> list[str]:
         model, arguments = MODEL, {"pretrained": study.base, **study.model_args}
@@ -158,6 +159,8 @@ def _evaluation(study: Study, name: str, out: Path, base: dict[str, str], keys: 
         if variant.index is not None:
             model = "rag"
             arguments |= {"inner": MODEL, "index": folder / "indexes" / variant.index, **variant.rag}
+        if variant.examples is not None:
+            arguments["examples"] = folder / "indexes" / variant.examples
         words = ["-m", "medtasks.cli", "run", "--model", model, "--model_args"]
         words += [f"{key}={value}" for key, value in arguments.items()]
         words += ["--tasks", ",".join(study.tasks), "--log_samples"]

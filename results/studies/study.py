@@ -20,11 +20,16 @@ AS_RUN = "as_run"
 
 @dataclass(frozen=True)
 class Index:
-    """A retrieval index to build: ``medadapt index build CORPUS --out ... OPTIONS``."""
+    """A retrieval index to build: ``medadapt index build CORPUS --out ... OPTIONS``; ``corpus`` is one or a list."""
 
-    corpus: str
+    corpus: str | list[str]
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def corpora(self) -> list[str]:
+        """``corpus`` as a list."""
+        return [self.corpus] if isinstance(self.corpus, str) else list(self.corpus)
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Variant:
-    """What is evaluated: the base, with an adapter, passages, or both. ``rag`` holds `rag`'s arguments (k, ...)."""
+    """What is evaluated: the base, with an adapter, passages, or both. ``rag`` holds `rag`'s arguments (k, ...);
+    ``examples`` is the index of solved questions that stand before passages."""
 
     training: str | None = None
     index: str | None = None
     rag: dict[str, Any] = field(default_factory=dict)
+    examples: str | None = None
+
+    @property
+    def indexes(self) -> list[str]:
+        """The indexes that it searches."""
+        return [name for name in (self.index, self.examples) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -173,10 +185,11 @@ def _check(study: Study, path: Path) -> None:
     for name, variant in study.variants.items():
         if variant.training is not None and variant.training not in study.trainings:
             raise InputError(f"{path}: variants.{name}: no training '{variant.training}' under 'trainings'")
-        if variant.index is not None and variant.index not in study.indexes:
-            raise InputError(f"{path}: variants.{name}: no index '{variant.index}' under 'indexes'")
-        if variant.rag and variant.index is None:
-            raise InputError(f"{path}: variants.{name}: 'rag' settings need an 'index'")
+        if missing := [index for index in variant.indexes if index not in study.indexes]:
+            raise InputError(f"{path}: variants.{name}: no index '{missing[0]}' under 'indexes'")
+        if (variant.rag or variant.examples) and variant.index is None:
+            what = "'rag' settings need" if variant.rag else "'examples' need"
+            raise InputError(f"{path}: variants.{name}: {what} an 'index'")
     for name, training in study.trainings.items():
         if training.stage not in STAGES:
             raise InputError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtasks import benchmarks, catalogue, corpora, mcq, sources
-from rag_model import answering, settings
+from rag_model import answering, settings, solved
 from results.studies import inputs, recipes
 from results.studies.inputs import dataset_of
 from results.studies.study import Index, Study, Training, Variant
@@ -97,8 +97,11 @@ def _tokens(study: Study, variant: Variant, length: float) -> float:
     chosen = inputs.rag_settings(variant)
     mode = answering.parse(chosen["mode"], **{name: chosen.get(name) for name in settings.STEP_OF})
     k = {"none": 0, "oracle": 1}.get(chosen.get("context"), int(chosen["k"]))
-    size = study.indexes[variant.index].options.get("chunk-size")
-    passages = k * (min(SNIPPET_TOKENS, int(size) // CHARACTERS) if size else SNIPPET_TOKENS)
+    searched = study.indexes[variant.index]
+    size = searched.options.get("chunk-size")
+    snippet = min(SNIPPET_TOKENS, int(size) // CHARACTERS) if size else SNIPPET_TOKENS
+    passages = k * (length if solved.are_solved(searched.corpora) else snippet)
+    passages += length * int(chosen.get("shots", settings.SHOTS)) if variant.examples is not None else 0
     prompts_opened = max(1, k) if mode.per_passage else 1
     opened = prompts_opened * length * (2 if mode.needs_neutral else 1) + passages
     return opened + (length if mode.needs_closed else 0)
@@ -179,9 +182,22 @@ class Embedded:
 
 def embedded(index: Index) -> Embedded | None:
     """The snippets that an index's corpus gives, about; None if it is not a file here."""
-    rows, characters = text_size(index.corpus)
+    sizes = [_size(corpus) for corpus in index.corpora]
+    rows, characters = map(sum, zip(*sizes, strict=True)) if all(rows for rows, _ in sizes) else (0, 0)
+    if solved.are_solved(index.corpora):
+        return Embedded(rows, characters // CHARACTERS) if rows else None
     size, overlap = (int(index.options.get(f"chunk-{name}", usual)) for name, usual in CHUNKS.items())
     return Embedded(max(rows, characters // (size - overlap)), characters // CHARACTERS) if rows else None
+
+
+def _size(corpus: str) -> tuple[int, int]:
+    """Rows and characters of a corpus or of solved questions, about; (0, 0) if they cannot be told."""
+    if not solved.are_solved([corpus]):
+        return text_size(corpus)
+    source = corpus.removeprefix(solved.PREFIX)
+    if rows := TRAIN_ITEMS.get(source, 0):
+        return rows, rows * TOKENS[source] * CHARACTERS
+    return text_size(source)
 
 
 @functools.cache

@@ -4,8 +4,11 @@ import json
 import logging
 import math
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from rag_model.index import open_index
 from rag_model.retrieval import bm25
 from rag_model.retrieval.bm25 import BM25, stems
 
+ROOT = Path(__file__).parents[2]
 QUERIES = ["Which drugs were given for gout?", "patients with sepsis or tetanus", "drug number 12 gout gout"]
 
 
@@ -138,3 +142,20 @@ def test_where_they_cannot_be_written_words_are_counted_in_memory(folder, caplog
     (folder / bm25.FOLDER).write_text("in the way")
     assert BM25(open_index(folder)).search(QUERIES, 3)[0] == expected
     assert "cannot be written" in caplog.text
+
+
+def test_jax_is_kept_off_the_gpu_while_bm25s_is_imported_and_left_alone_then():
+    """Where it is installed, bm25s makes it compute something when it is imported."""
+    code = """
+import os, sys, types
+os.environ["JAX_PLATFORMS"] = "cuda"
+seen = []
+jax = types.ModuleType("jax")
+jax.lax = types.ModuleType("jax.lax")
+jax.lax.top_k = lambda *_: seen.append(os.environ["JAX_PLATFORMS"])
+sys.modules |= {"jax": jax, "jax.lax": jax.lax}
+from rag_model.retrieval.bm25 import stems
+assert stems("the lungs") == ["lung"]
+assert set(seen) == {"cpu"} and os.environ["JAX_PLATFORMS"] == "cuda", seen
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

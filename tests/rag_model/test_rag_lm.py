@@ -9,6 +9,7 @@ from rag_doubles import ITEMS, TOPICS, Recorder, WordEmbedder, evaluate, instanc
 from medtasks import mcq
 from medtasks.errors import InputError
 from rag_model.index import open_index
+from rag_model.inner import make
 from rag_model.lm import RAG
 from rag_model.retrieval import Retrieval
 
@@ -226,6 +227,15 @@ def test_hf_mcq_inside_gives_hfs_numbers(rag, tiny_llama, mode):
         assert a["arguments"] == b["arguments"] and a["acc"] == b["acc"]
         for (x, greedy_x), (y, greedy_y) in zip(a["filtered_resps"], b["filtered_resps"], strict=True):
             assert abs(x - y) < 1e-5 * max(1, abs(x)) and greedy_x == greedy_y
+
+
+def test_a_model_that_is_made_outside_of_lm_eval_computes_where_it_can(tiny_llama):
+    import torch
+
+    model = make("hf-mcq", {"pretrained": str(tiny_llama), "dtype": "float32"})
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    assert model.device.type == here
+    assert make("hf-mcq", {"pretrained": str(tiny_llama), "device": "cpu"}).device.type == "cpu"
 
 
 def test_passages_are_cut_to_the_models_length(rag, tiny_llama, tmp_path, monkeypatch, caplog):

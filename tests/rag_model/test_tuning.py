@@ -224,6 +224,14 @@ def test_each_arm_of_a_base_is_scored_once(little_index, tmp_path, monkeypatch):
     assert len(asked) == len(set(asked))
 
 
+def test_without_calibration_no_content_free_question_is_asked(little_index, tmp_path):
+    Recorder.asked = []
+    run_tune(little_index, tmp_path / "tuned.json", "--limit", "4", "--calibration")
+    assert Recorder.asked and not any("Question: N/A" in prompt for prompt, _ in Recorder.asked)
+    run_tune(little_index, tmp_path / "tuned.json", "--limit", "4")
+    assert any("Question: N/A" in prompt for prompt, _ in Recorder.asked)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -6,9 +6,8 @@ pair       ``prompt, completion``: taken as they are
 chat       ``messages`` (``role, content`` each) and the ``reply`` to them
 """
 
-import ast
-
-from medtasks import items, mcq
+from medtasks import item_rows, items
+from medtasks.item_rows import Faulty
 
 OPEN_QUESTIONS = (
     (("Question",), ("Complex_CoT", "Response")),  # FreedomIntelligence/medical-o1-reasoning-SFT
@@ -18,10 +17,6 @@ OPEN_QUESTIONS = (
     (("question",), ("answer",)),  # MedQuAD
 )
 """(question columns, answer columns) of the open question-and-answer data sets that are read as they are."""
-
-OPTIONS = ("options", "choices")
-NO_OPTION = ("", "nan")
-"""What fills up the columns of items with fewer options than others (CasiMedicos)."""
 
 CHATS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 """Column of a chat's turns -> the names of speaker and text in a turn (OpenAI's and ShareGPT's)."""
@@ -40,10 +35,6 @@ PUBMEDQA = ("pubid", "question", "context", "final_decision")
 """Columns of PubMedQA's parts, the artificial one among them."""
 
 
-class Faulty(ValueError):
-    """A row that cannot be learned from; the message says why."""
-
-
 def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
     """The example in ``row``; ``columns`` (known name -> the row's own) renames first. ``place`` becomes an item's id
     where it has none.
@@ -55,8 +46,8 @@ def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
         raise Faulty("not a JSON object; each line must be one")
     if columns:
         row = _renamed(row, columns)
-    if (options := _options(row)) is not None:
-        return _item(row, options, place)
+    if (options := item_rows.options_of(row)) is not None:
+        return item_rows.item(row, options, place)
     if all(key in row for key in PUBMEDQA):
         return items.pubmedqa_item(row)
     for column, names in CHATS.items():
@@ -121,65 +112,3 @@ def _turn(turn, speaker: str, text: str) -> dict:
     if turn.get(speaker) not in ROLES:
         raise Faulty(f"a turn's '{speaker}' is {turn.get(speaker)!r}; known are {', '.join(ROLES)}")
     return {"role": ROLES[turn[speaker]], "content": turn[text]}
-
-
-# Items
-
-
-def _options(row: dict):
-    """The options of a multiple-choice row as they stand there, or None."""
-    for name in OPTIONS:
-        if row.get(name) is not None:
-            return row[name]
-    if "opa" in row:  # MedMCQA
-        return [row.get(f"op{letter}") for letter in "abcd"]
-    return None
-
-
-def _item(row: dict, options, place: str) -> dict:
-    """An item from a multiple-choice row; ``options`` may be a list, a mapping by letter, or the text of either."""
-    if isinstance(options, str):
-        try:
-            options = ast.literal_eval(options)
-        except (ValueError, SyntaxError) as error:
-            raise Faulty("the choices are a text that is not a list") from error
-    if isinstance(options, dict):
-        options = [options[letter] for letter in sorted(options)]
-    if not isinstance(options, list) or not 1 < len(options) <= len(mcq.LETTERS):
-        raise Faulty(f"an item needs a list of 2 to {len(mcq.LETTERS)} choices")
-    if not isinstance(row.get("question"), str):
-        raise Faulty("no question")
-    _demand(row["question"], "question")
-    answer = next((row[name] for name in ("answer_idx", "cop", "answer") if row.get(name) is not None), None)
-    options = ["" if option is None else str(option) for option in options]
-    index = _answer(answer, options)
-    while len(options) > max(index + 1, 2) and options[-1] in NO_OPTION:
-        options.pop()
-    return {
-        "id": str(row.get("id") or place),
-        "question": row["question"],
-        "options": options,
-        "answer": index,
-        "context": str(row.get("context") or ""),
-        "subject": str(row.get("subject") or row.get("subject_name") or ""),
-        "rationale": str(row.get("rationale") or row.get("explanation") or row.get("exp") or ""),
-    }
-
-
-def _answer(answer, options: list[str]) -> int:
-    """0-based index from an index (int, 0-based), a number as text (1-based, as HEAD-QA's), a letter, or an option."""
-    index = -1
-    if isinstance(answer, str) and answer.strip().isdigit():
-        index = int(answer) - 1
-    elif isinstance(answer, str) and len(answer.strip()) == 1:
-        index = mcq.LETTERS.find(answer.strip().upper())
-    elif isinstance(answer, str) and options.count(answer) == 1:
-        index = options.index(answer)
-    elif isinstance(answer, int) and not isinstance(answer, bool):
-        index = answer
-    if not 0 <= index < len(options):
-        raise Faulty(
-            f"the answer {answer!r} names none of the {len(options)} choices; give an index (0-based), "
-            "a number as text (1-based), a letter or the choice's text"
-        )
-    return index
