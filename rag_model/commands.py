@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medtasks import corpora
 from medtasks.errors import InputError
-from rag_model import chunking, embedders, embedding, statpearls, store
+from rag_model import chunking, embedders, embedding, settings, statpearls, store
 from rag_model.arguments import positive
 from rag_model.build import build, mend_store
 from rag_model.chunking import Chunking
@@ -143,7 +143,8 @@ def _build(options: argparse.Namespace) -> int:
     print(f"{options.out}: {'index built' if changed else 'the index is already complete, nothing to do'}")
     print(_described(meta))
     print(f'look something up: medadapt index query {options.out} "first-line treatment of asthma"')
-    print(f"answer with it:    --model rag --model_args pretrained=MODEL,index={options.out},k=3")
+    k = settings.SHOTS if meta["corpus"].get("solved") else settings.DEFAULTS["k"]
+    print(f"answer with it:    --model rag --model_args pretrained=MODEL,index={options.out},k={k}")
     return 0
 
 

@@ -42,7 +42,7 @@ class RAG(Around):
             passages; they are the first to be left out where room is short.
         search, query, rerank, filter, mmr, fuse: how they are found (:class:`rag_model.retrieval.Retrieval`; default:
             exact search for the question).
-        embedder: where the index's embedder lies, if not where it lay at the build.
+        embedder: where the embedder of the index (and of the examples') lies, if not where it lay at the build.
         context: whether items get the passages found for them, or those of a control arm (:mod:`rag_model.context`).
         context_seed: of the arms that draw.
         mode, gate_margin, calibration, w: how the answer is made of scores with and without passages
@@ -111,7 +111,7 @@ class RAG(Around):
             how = {name: chosen[name] for name in settings.OF_RETRIEVAL}
             retrieval = Retrieval(found_in, **how, embedder=embedder, device=device, write=self.write)
             self.context = Context(kind, retrieval, self.k, context_seed)
-        self.examples = self._examples(examples, shots, kind, context_seed, device)
+        self.examples = self._examples(examples, shots, kind, context_seed, embedder=embedder, device=device)
         self.settings = {
             "k": {"none": 0, "oracle": min(1, self.k)}.get(kind, self.k),
             "search": chosen["search"],
@@ -130,10 +130,12 @@ class RAG(Around):
         if self.tuned and self.tuned.record["index"] != self.meta["fingerprint"]:
             logger.warning("rag: %s was fitted with another index (%s)", tuned, self.tuned.record["index"])
 
-    def _examples(
-        self, folder: str | None, shots: int | None, kind: str, seed: int, device: str | None
-    ) -> Context | None:
-        """What finds the examples that stand before passages."""
+    def _examples(self, folder: str | None, shots: int | None, kind: str, seed: int, **how) -> Context | None:
+        """What finds the examples that stand before passages.
+
+        Args:
+            how: arguments of their :class:`~rag_model.retrieval.Retrieval`.
+        """
         if folder is None:
             if shots is not None:
                 raise InputError(f"shots={shots} needs examples=DIR, an index of solved questions")
@@ -149,7 +151,7 @@ class RAG(Around):
         if self.mode.per_passage or kind == "shuffled":
             what = "context=shuffled" if kind == "shuffled" else f"mode={self.mode.name}"
             raise InputError(f"examples={folder} cannot be given with {what}")
-        return Context("retrieved" if kind == "oracle" else kind, Retrieval(index, device=device), shots, seed)
+        return Context("retrieved" if kind == "oracle" else kind, Retrieval(index, **how), shots, seed)
 
     # Answers
 

@@ -235,8 +235,7 @@ def both(rag, solved_index):
     return arguments
 
 
-def test_examples_stand_before_passages(both, asked, monkeypatch):
-    monkeypatch.setattr("rag_model.retrieval.dense.Embedder", lambda *_, **__: WordEmbedder())
+def test_examples_stand_before_passages(both, asked):
     results = evaluate("rag", both())
     assert len(scores_of(results)) == 8
     prompt = asked[0][0]
@@ -250,8 +249,7 @@ def test_examples_stand_before_passages(both, asked, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["none", "random"])
-def test_control_arms_are_those_of_the_examples_too(both, asked, monkeypatch, kind):
-    monkeypatch.setattr("rag_model.retrieval.dense.Embedder", lambda *_, **__: WordEmbedder())
+def test_control_arms_are_those_of_the_examples_too(both, asked, kind):
     evaluate("rag", both(context=kind))
     n_examples = {prompt.count("Answer:") - 1 for prompt, _ in asked}
     assert n_examples == ({0} if kind == "none" else {2})
