@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from medtasks.errors import InputError
 from rag_model import prompts
+from rag_model.options import names_nothing
 
 HOW = ("question", "question+options", "per_option", "hyde", "decompose")
 WRITTEN = ("hyde", "decompose")
@@ -25,8 +26,6 @@ DECOMPOSE = (
 """Asks for the questions behind a question (Press et al. 2022, arXiv:2210.03350); they are searched for beside it."""
 MOST_PARTS = 3
 
-EMPTY = re.compile(r"yes|no|maybe|true|false|(all|none|any|both|neither) (of )?(the )?(above|these|following|options?)")
-"""Options that name nothing to look up."""
 LIST_MARK = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):])\s*")
 
 
@@ -83,13 +82,6 @@ def _with_options(question: str, options: list[str]) -> list[Query]:
 def _per_option(question: str, options: list[str]) -> list[Query]:
     texts = dict.fromkeys(f"{option}\n{question}" for option in options)
     return [Query(text, text) for text in texts] or _alone(question, options)
-
-
-def names_nothing(option: str) -> bool:
-    """Whether there is nothing to look up in an option: ``yes``, ``none of the above``."""
-    from medtasks.ngrams import normalize
-
-    return EMPTY.fullmatch(normalize(option)) is not None
 
 
 def _options(item: dict) -> list[str]:
