@@ -181,11 +181,21 @@ def adds(run: Run, base: Run) -> str:
 
 
 def _shown(config: dict) -> str:
-    """The passages of a run, in words: ``3 random passages of books (gate+mix)``."""
+    """The passages of a run, in words: ``3 random passages of books (gate+mix)``, ``4 solved questions of
+    items:medqa``, ``the item's own context after 4 solved questions``."""
     k, kind = int(config["rag_k"]), config.get("rag_context", "retrieved")
-    corpus = config.get("rag_corpus", {}).get("name", "an index")
+    corpus = config.get("rag_corpus", {})
     which = "" if kind == "retrieved" else f"{kind} "
+    what = "solved question" if corpus.get("solved") else "passage"
     of_kind = {"none": "no passages", "oracle": "the item's own context"}
-    found = of_kind.get(kind, f"{k} {which}passage{'s' if k > 1 else ''} of {corpus}")
+    found = of_kind.get(kind, f"{k} {which}{what}{'s' if k > 1 else ''} of {_short(corpus.get('name', 'an index'))}")
+    if (before := config.get("rag_examples")) and kind != "none":
+        found += f" after {before['shots']} {'random ' if kind == 'random' else ''}solved questions"
     mode = config.get("rag_mode", "always")
     return found if mode == "always" else f"{found} ({mode})"
+
+
+def _short(names: str) -> str:
+    """The names of corpora; of more than three the first and how many others there are."""
+    first, *others = names.split(", ")
+    return names if len(others) < 3 else f"{first} and {len(others)} others"

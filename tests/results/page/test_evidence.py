@@ -152,6 +152,18 @@ def test_another_model_is_named(whole_study):
         ({"rag_context": "random"}, "2 random passages of books"),
         ({"rag_context": "shuffled", "rag_mode": "gate+mix"}, "2 shuffled passages of books (gate+mix)"),
         ({"rag_context": "oracle", "rag_k": 1}, "the item's own context"),
+        (
+            {"rag_context": "oracle", "rag_k": 1, "rag_examples": {"shots": 4}},
+            "the item's own context after 4 solved questions",
+        ),
+        (
+            {"rag_context": "random", "rag_examples": {"shots": 4}},
+            "2 random passages of books after 4 random solved questions",
+        ),
+        ({"rag_corpus": {"name": "items:medqa", "solved": True}}, "2 solved questions of items:medqa"),
+        ({"rag_corpus": {"name": "a, b, c"}}, "2 passages of a, b, c"),
+        ({"rag_corpus": {"name": "a, b, c, d"}}, "2 passages of a and 3 others"),
+        ({"rag_context": "none", "rag_k": 0, "rag_examples": {"shots": 4}}, "the model alone"),
         ({"rag_context": "none", "rag_k": 0}, "the model alone"),
         ({"rag_context": "none", "rag_k": 0, "rag_mode": "calibrate"}, "no passages (calibrate)"),
     ],

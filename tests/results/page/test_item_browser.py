@@ -71,6 +71,21 @@ def test_passages_of_an_index_that_is_gone_are_shown_by_id(study):
     assert browser.notes == ["Passages that rag saw are shown by id and score alone, because the index is not there."]
 
 
+def test_passages_and_examples_are_found_each_in_its_index(study):
+    books = study / "indexes" / "books"
+    lines = (books / "snippets.jsonl").read_text().splitlines(keepends=True)
+    shutil.copytree(books, study / "indexes" / "questions")
+    (books / "snippets.jsonl").write_text("".join(lines[:2]))
+    (study / "indexes" / "questions" / "snippets.jsonl").write_text("".join(lines[2:]))
+    about = json.loads((study / "study.json").read_text())
+    about["indexes"]["questions"] = {"corpus": "items:medqa"}
+    about["variants"]["rag"]["examples"] = "questions"
+    (study / "study.json").write_text(json.dumps(about))
+    browser = built(study)
+    assert browser.notes == [] and len(browser.data["passages"]) > 2
+    assert all(passage["text"].startswith("Text of passage") for passage in browser.data["passages"])
+
+
 def test_items_whose_book_a_gate_left_closed_show_no_passages(study):
     file = study / "runs" / "rag" / "retrieval" / "exam.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
