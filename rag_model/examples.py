@@ -7,7 +7,6 @@ al. 2022, arXiv:2101.06804; Medprompt, Nori et al. 2023, arXiv:2311.16452).
 from collections.abc import Iterable, Mapping, Sequence
 
 from medtasks import mcq
-from medtasks.ngrams import normalize
 from rag_model.chunking import ITEM
 from rag_model.options import names_nothing
 from rag_model.solved import worked
@@ -64,6 +63,8 @@ class Suiting:
 
 def _form(options) -> tuple[str, ...]:
     """The options in a fixed order, if none of them names anything; () for others."""
+    from medtasks.ngrams import normalize
+
     texts = [str(option) for option in options] if isinstance(options, list) else []
     return tuple(sorted(map(normalize, texts))) if all(map(names_nothing, texts)) else ()
 
