@@ -79,8 +79,7 @@ def locate(corpus: str) -> Corpus:
     Raises:
         InputError: there is no such corpus.
     """
-    limited = None if Path(corpus).expanduser().exists() else _LIMIT.fullmatch(corpus)
-    name, limit = (limited["name"], int(limited["limit"])) if limited else (corpus, None)
+    name, limit = limited(corpus)
     path = SAMPLE if name == "sample" else Path(name).expanduser()
     if path.is_file():
         if not path.name.lower().endswith(SUFFIXES):
@@ -93,6 +92,12 @@ def locate(corpus: str) -> Corpus:
     if name.count("/") != 1 or name.lower().endswith(SUFFIXES) or name.startswith((".", "/", "~")):
         raise InputError(f"{name}: no such file; {_WHAT}")
     return Corpus(name, None, limit)
+
+
+def limited(corpus: str) -> tuple[str, int | None]:
+    """``NAME:N`` as NAME and N; a name without a limit, or that is a path here, and None."""
+    found = None if Path(corpus).expanduser().exists() else _LIMIT.fullmatch(corpus)
+    return (found["name"], int(found["limit"])) if found else (corpus, None)
 
 
 def read(*corpora: str, license: str = UNKNOWN) -> Iterator[dict]:

@@ -62,10 +62,15 @@ class Context:
 
     def __init__(self, kind: str, retrieval: Retrieval, k: int, seed: int = 0):
         self.kind, self.retrieval, self.k, self.seed = kind, retrieval, k, seed
-        self._suiting = examples.Suiting(retrieval.index.snippets()) if retrieval.index.is_solved else None
-        self._depth = k + (SPARE if self._suiting else 0)
+        self._depth = k + SPARE * retrieval.index.is_solved
         self._found: dict[str, list[tuple[str, float]]] = {}
         self.lent: dict[Key, list[tuple[str, float]]] = {}
+
+    @functools.cached_property
+    def _suiting(self) -> examples.Suiting | None:
+        """Which snippets suit an item, where they are solved questions."""
+        index = self.retrieval.index
+        return examples.Suiting(index.snippets()) if index.is_solved else None
 
     def of(self, docs: Mapping[Key, dict], wanted: Iterable[Key] | None = None) -> dict[Key, list[Passage]]:
         """The passages of the ``wanted`` items (all if None), searched in one batch.

@@ -40,8 +40,10 @@ def write(out: Path, names: Sequence[str], license: str, cut: Chunking, held_out
     reader = _Reader(held_out)
     unfinished = out / f".{SNIPPETS}.whole.tmp"
     try:
-        passages = reader.passages(names, license)
-        made = passages if solved.are_solved(names) else chunking.split(passages, cut)
+        if solved.are_solved(names):
+            made = reader.kept(solved.read(names, license))
+        else:
+            made = chunking.split(reader.kept(corpora.read(*names, license=license)), cut)
         files.write_jsonl(unfinished, reader.counted(made))
         if not reader.snippets:
             raise InputError(
@@ -64,10 +66,9 @@ class _Reader:
         self.snippets: Counter[tuple[str, str]] = Counter()
         self._held_out = held_out
 
-    def passages(self, names: Sequence[str], license: str) -> Iterator[dict]:
+    def kept(self, passages: Iterator[dict]) -> Iterator[dict]:
         """The passages that hold no item; the others are listed in ``left_out``, each with the first item it holds."""
-        is_solved = solved.are_solved(names)
-        for passage in solved.read(names, license) if is_solved else corpora.read(*names, license=license):
+        for passage in passages:
             if (leak := self._leak(passage)) is not None:
                 self.left_out.append(leak)
                 continue
@@ -95,7 +96,7 @@ class _Reader:
 
         if self._held_out is None:
             return None
-        looked_at = passage.get(solved.ITEM, passage)
+        looked_at = passage.get(chunking.ITEM, passage)
         found = [finding for finding in self._held_out.find(looked_at) if finding.kind in contamination.LEAKS]
         if not found:
             return None

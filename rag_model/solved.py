@@ -11,7 +11,6 @@ A snippet of a solved question is the question as prompts have it, with its answ
 for it in searches. Explanations do not enter it.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from rag_model.chunking import ITEM
 
 PREFIX = "items:"
 KEPT = ("question", "options", "answer", "context")
-_LIMIT = re.compile(r"(?P<name>.+):(?P<limit>\d+)")
 
 
 def are_solved(names: Sequence[str]) -> bool:
@@ -89,9 +87,7 @@ def worked(item: dict) -> str:
 
 def _parts(name: str) -> tuple[str, str, int | None]:
     """Source, split ("" for the usual one) and limit."""
-    source, limit = name.removeprefix(PREFIX), None
-    if not Path(source).expanduser().exists() and (limited := _LIMIT.fullmatch(source)):
-        source, limit = limited["name"], int(limited["limit"])
+    source, limit = corpora.limited(name.removeprefix(PREFIX))
     if source.endswith(corpora.JSONL):
         return source, "", limit
     benchmark, _, split = source.partition(":")
