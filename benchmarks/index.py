@@ -306,6 +306,7 @@ def _clocked(module, name: str, stage: str, seconds: dict[str, float]) -> None:
         with Clock() as clock:
             result = function(*args, **kwargs)
         seconds[stage] = clock.wall
+        print(f"{stage}: {clock.wall:.1f} s", flush=True)
         return result
 
     setattr(module, name, clocked)

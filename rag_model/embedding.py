@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medtasks import files, models
 from medtasks.errors import InputError
 from rag_model import chunking, embedders
+from rag_model.tokens import Text, Tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +29,6 @@ POOLING_FILES = (
 """What changes vectors besides the weights: the pooling, where a long text is cut off, prompts."""
 REPLICAS_OF_A_GPU = 2
 """Copies of the model on each GPU: while one computes, the other's texts become tokens."""
-
-Text = str | tuple[str, str]
-"""What is embedded: a text, or a title and a text for models that want pairs."""
 
 
 class Embedder:
@@ -155,12 +153,12 @@ class Embedder:
         import torch
 
         vectors = None
+        tokens = Tokens(model, texts, prompt, task)
         with torch.inference_mode():
-            for rows in self._batches(model, texts, prompt):
-                features = model.preprocess([texts[row] for row in rows], prompt=prompt or None, task=task)
+            for rows in self._batches(tokens.lengths):
                 features = {
                     name: value.to(self._torch_device, non_blocking=True) if hasattr(value, "to") else value
-                    for name, value in features.items()
+                    for name, value in tokens.features(rows).items()
                 }
                 found = model(features, task=task)["sentence_embedding"].float()
                 if self.similarity == "cosine":
@@ -171,11 +169,10 @@ class Embedder:
                 progress(len(rows))
         return np.empty((0, 0), dtype=np.float32) if vectors is None else vectors
 
-    def _batches(self, model, texts: Sequence[Text], prompt: str) -> Iterator[list[int]]:
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Positions of the texts, longest first, as many at a time as the tokens allow with padding."""
-        lengths = _lengths(model, texts, prompt)
         batch: list[int] = []
-        for row in sorted(range(len(texts)), key=lambda row: -lengths[row]):
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
             full = (len(batch) + 1) * lengths[batch[0]] > self._room if batch else False
             if full or len(batch) == self.batch_size:
                 yield batch
@@ -217,15 +214,6 @@ def _computes_in_bfloat16(device: "torch.device") -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _lengths(model, texts: Sequence[Text], prompt: str) -> list[int]:
-    """Tokens of each text; characters for models without a tokenizer of transformers."""
-    whole = [prompt + text if isinstance(text, str) else text for text in texts]
-    if not texts or not hasattr(model.tokenizer, "convert_ids_to_tokens"):
-        return [len("".join(text)) for text in whole]
-    encoded = model.tokenizer(whole, truncation="longest_first", max_length=model.max_seq_length)
-    return [len(ids) for ids in encoded["input_ids"]]
 
 
 def _prompt(model, *names: str) -> str:

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTo
 from medtasks.errors import InputError
 from rag_model import embedders
 from rag_model.embedding import Embedder
+from rag_model.tokens import Tokens
 
 WORDS = "the of gout asthma drug is given for first represent this sentence searching relevant passages query :"
 TITLES = ["gout", "asthma", "", "drug", "the"]
@@ -100,6 +101,35 @@ def test_batches_change_nothing_but_rounding_and_keep_the_order(tmp_path):
         np.testing.assert_allclose(model.encode(TEXTS, seen.append), whole, atol=1e-5)
         assert sum(seen) == len(TEXTS) and len(seen) == batches
     assert whole.dtype == np.float32 and Embedder(str(folder)).encode([]).shape[0] == 0
+
+
+PAIRS = list(zip(TITLES, TEXTS, strict=True))
+
+
+@pytest.mark.parametrize(("texts", "prompt"), [(TEXTS, ""), (TEXTS, "query : "), (PAIRS, "")])
+def test_texts_become_tokens_once_and_batches_are_those_of_the_model(tmp_path, monkeypatch, texts, prompt):
+    model = SentenceTransformer(str(with_modules(tmp_path / "model", "mean")), device="cpu")
+    own, asked = model.preprocess, []
+    monkeypatch.setattr(model, "preprocess", lambda texts, **keys: asked.append(texts) or own(texts, **keys))
+    tokens = Tokens(model, texts, prompt, "document")
+    for rows in ([2, 1], [4, 0, 3], [1]):
+        found = tokens.features(rows)
+        expected = own([texts[row] for row in rows], prompt=prompt or None, task="document")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(found[name], value) if hasattr(value, "to") else found[name] == value
+        assert found["attention_mask"].sum(1).tolist() == [tokens.lengths[row] for row in rows]
+    assert len(asked) == 1
+
+
+def test_a_model_that_pads_in_its_own_way_makes_its_batches_itself(tmp_path):
+    model = SentenceTransformer(str(with_modules(tmp_path / "model", "mean")), device="cpu")
+    model.tokenizer.padding_side = "left"
+    tokens = Tokens(model, TEXTS, "", "document")
+    for rows in ([2, 1], [4, 0, 3]):
+        expected = model.preprocess([TEXTS[row] for row in rows])
+        found = tokens.features(rows)
+        assert torch.equal(found["input_ids"], expected["input_ids"]) and found["input_ids"][1, 0] == 0
 
 
 def test_bfloat16_is_near_float32_and_pools_in_float32(tmp_path):
