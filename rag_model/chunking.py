@@ -9,6 +9,10 @@ from medtasks.errors import InputError
 FIELDS = ("id", "title", "text", "source", "license")
 ITEM = "item"
 """One more key, of the snippets that are solved questions (:mod:`rag_model.solved`)."""
+SEPARATOR = "#"
+"""Between a passage's id and a snippet's number."""
+SHORTEST_SHARED = 4
+"""Characters that neighbours have in common by no chance."""
 SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)")
 SEPARATORS = ("\n\n", "\n", " ", "")
 """Where ``recursive`` cuts, best first: paragraphs, lines, words, anywhere."""
@@ -52,7 +56,25 @@ def split(passages: Iterable[dict], chunking: Chunking) -> Iterator[dict]:
         text = passage["text"]
         pieces = [text] if len(text) <= chunking.size else cut(text)
         for n, piece in enumerate(pieces):
-            yield {field: passage[field] for field in FIELDS} | {"id": f"{passage['id']}#{n}", "text": piece}
+            yield {field: passage[field] for field in FIELDS} | {"id": f"{passage['id']}{SEPARATOR}{n}", "text": piece}
+
+
+def passage_and_number(snippet_id: str) -> tuple[str, int]:
+    """The id of the passage that a snippet was cut from, and its place in it, from 0."""
+    passage, _, number = snippet_id.rpartition(SEPARATOR)
+    return passage, int(number)
+
+
+def joined(pieces: Sequence[str]) -> str:
+    """The text of snippets that follow one another, once what each repeats of the one before it is taken out: the
+    passage's, but for blanks where it was cut."""
+    whole, before = "", ""
+    for piece in pieces:
+        longest = min(len(piece), len(before))
+        shared = next((n for n in range(longest, SHORTEST_SHARED - 1, -1) if before.endswith(piece[:n])), 0)
+        whole += piece[shared:] if shared or not before else f"\n{piece}"
+        before = piece
+    return whole
 
 
 def embedded_text(snippet: dict) -> str:

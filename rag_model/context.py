@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from medtasks import benchmarks, catalogue
 from medtasks.errors import InputError
-from rag_model import examples, prompts
+from rag_model import examples, neighbours, prompts
 from rag_model.retrieval import Retrieval
 
 KINDS = ("retrieved", "none", "random", "shuffled", "oracle")
@@ -43,10 +43,12 @@ class Passage:
     Attributes:
         snippet: ``id, title, text`` at least.
         score: of the retrieval; 0 where nothing was searched for this item.
+        shows: ids of the snippets whose text it has, where these are several.
     """
 
     snippet: dict
     score: float
+    shows: tuple[str, ...] = ()
 
 
 class Context:
@@ -57,11 +59,16 @@ class Context:
         retrieval: what searches, and the index it searches.
         k: passages an item gets; ``oracle`` gives one.
         seed: of ``random`` and ``shuffled``.
+        neighbours: how many snippets before and after each come with it (:mod:`rag_model.neighbours`).
 
+    Raises:
+        InputError: ``neighbours`` is no whole number from 0.
     """
 
-    def __init__(self, kind: str, retrieval: Retrieval, k: int, seed: int = 0):
-        self.kind, self.retrieval, self.k, self.seed = kind, retrieval, k, seed
+    def __init__(self, kind: str, retrieval: Retrieval, k: int, seed: int = 0, neighbours: int = 0):
+        if type(neighbours) is not int or neighbours < 0:
+            raise InputError(f"neighbours={neighbours}: must be a whole number, 0 or more")
+        self.kind, self.retrieval, self.k, self.seed, self.neighbours = kind, retrieval, k, seed, neighbours
         self._depth = k + SPARE * retrieval.index.is_solved
         self._found: dict[str, list[tuple[str, float]]] = {}
         self.lent: dict[Key, list[tuple[str, float]]] = {}
@@ -96,7 +103,7 @@ class Context:
     def _opened(self, pairs: Iterable[tuple[str, float]], key: Key, docs: Mapping[Key, dict]) -> list[Passage]:
         snippet = self.retrieval.index.snippet
         if self._suiting is None:
-            return [Passage(snippet(snippet_id), score) for snippet_id, score in pairs]
+            return self._widened(pairs) if self.neighbours else [Passage(snippet(i), score) for i, score in pairs]
         doc, found = docs[key], []
         for snippet_id, score in self._suiting.only(pairs, doc):
             passage = Passage(snippet(snippet_id), score)
@@ -105,6 +112,13 @@ class Context:
             if len(found) == self.k:
                 break
         return found
+
+    def _widened(self, pairs: Iterable[tuple[str, float]]) -> list[Passage]:
+        index, passages = self.retrieval.index, []
+        for stretch in neighbours.stretches(index, pairs, self.neighbours):
+            snippet = neighbours.read(index, stretch.ids) | {"id": stretch.found}
+            passages.append(Passage(snippet, stretch.score, tuple(stretch.ids) if len(stretch.ids) > 1 else ()))
+        return passages
 
     def _find(self, docs: Mapping[Key, dict]) -> dict[Key, list[tuple[str, float]]]:
         """The ids and scores that the search finds for each item. Items that ask the same are searched once."""

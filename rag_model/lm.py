@@ -49,11 +49,14 @@ class RAG(Around):
             (:mod:`rag_model.answering`).
         order: ``best_last`` (the default), the best passage nearest to the question, or ``best_first``.
         cite: whether passages are numbered by rank, and a generated text's ``[2]`` noted in the sidecar, as an id.
+        neighbours: how many snippets before and after each found one are shown with it (default 0); those that meet
+            become one passage.
         max_context_tokens: most tokens of an item's passages; they never take more than the model's window leaves.
         tuned: a file of ``medadapt rag tune``; arguments given here win over its own.
         sidecar: folder for ``<task>.jsonl``, a line an item, sorted by ``doc_id``: ``task, doc_id, item`` (its id),
-            ``query`` (its question), ``passages`` (id and score of each that it was shown, best first), ``n_cut`` (how
-            many were left out or shortened to fit), ``rag`` (the configuration's fingerprint); with a gate ``margin``
+            ``query`` (its question), ``passages`` (``id`` and ``score`` of each that it was shown, best first; with
+            neighbours ``shows``, the ids of all whose text it has), ``n_cut`` (how many were left out or shortened to
+            fit), ``rag`` (the configuration's fingerprint); with a gate ``margin``
             (nats, closed book) and ``opened``; with ``cite`` ``cited`` (ids). None for no such files.
         inner_args: everything else is the inner model's.
 
@@ -85,6 +88,7 @@ class RAG(Around):
         order: str | None = None,
         cite: bool | None = None,
         max_context_tokens: int | None = None,
+        neighbours: int | None = None,
         tuned: str | None = None,
         sidecar: str | None = None,
         **inner_args,
@@ -94,7 +98,7 @@ class RAG(Around):
         self.tuned = settings.read_tuned(tuned) if tuned else None
         given = {"k": k, "search": search, "query": query, "rerank": rerank, "filter": filter, "mmr": mmr, "fuse": fuse}
         given |= {"mode": mode, "gate_margin": gate_margin, "calibration": calibration, "w": w}
-        given |= {"order": order, "cite": cite, "max_context_tokens": max_context_tokens}
+        given |= {"order": order, "cite": cite, "max_context_tokens": max_context_tokens, "neighbours": neighbours}
         chosen = settings.complete(given, self.tuned)
         self.k = chosen["k"]
         self.mode = answering.parse(chosen["mode"], **{name: chosen.get(name) for name in settings.STEP_OF})
@@ -110,7 +114,7 @@ class RAG(Around):
         if self.k:
             how = {name: chosen[name] for name in settings.OF_RETRIEVAL}
             retrieval = Retrieval(found_in, **how, embedder=embedder, device=device, write=self.write)
-            self.context = Context(kind, retrieval, self.k, context_seed)
+            self.context = Context(kind, retrieval, self.k, context_seed, chosen["neighbours"])
         self.examples = self._examples(examples, shots, kind, context_seed, embedder=embedder, device=device)
         self.settings = {
             "k": {"none": 0, "oracle": min(1, self.k)}.get(kind, self.k),

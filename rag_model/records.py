@@ -4,7 +4,7 @@ from pathlib import Path
 
 from medtasks import files
 from rag_model import prompts
-from rag_model.context import Key
+from rag_model.context import Key, Passage
 from rag_model.open_book import OpenBook
 
 
@@ -35,7 +35,7 @@ class Records:
             "doc_id": doc_id,
             "item": doc.get("id"),
             "query": prompts.question_of(doc, task),
-            "passages": [{"id": passage.snippet["id"], "score": round(passage.score, 6)} for passage in shown],
+            "passages": [_row(passage) for passage in shown],
             "n_cut": book.n_cut if book else 0,
             "rag": self.fingerprint,
         } | more
@@ -55,3 +55,8 @@ class Records:
         for task in sorted({task for task, _ in self.rows}):
             keys = sorted(key for key in self.rows if key[0] == task)
             files.write_jsonl(self.sidecar / f"{task}.jsonl", (self.rows[key] for key in keys))
+
+
+def _row(passage: Passage) -> dict:
+    row = {"id": passage.snippet["id"], "score": round(passage.score, 6)}
+    return row | ({"shows": list(passage.shows)} if passage.shows else {})

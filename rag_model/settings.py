@@ -17,7 +17,7 @@ NOT_PART_OF_THE_ANSWER = ("batch_size", "max_batch_size", "max_batch_tokens", "c
 """Arguments of the inner model that change its speed alone."""
 OF_RETRIEVAL = {"search": "exact", "query": "question", "rerank": None, "filter": None, "mmr": None, "fuse": "rrf"}
 """Arguments that say how passages are found, with their defaults."""
-OF_LAYOUT = {"order": prompts.BEST_LAST, "cite": False, "max_context_tokens": None}
+OF_LAYOUT = {"order": prompts.BEST_LAST, "cite": False, "max_context_tokens": None, "neighbours": 0}
 """Arguments that say how they are shown, with their defaults."""
 DEFAULTS = {"k": 3, "mode": answering.ALWAYS} | OF_RETRIEVAL | OF_LAYOUT
 """Of the arguments that a tuned file may hold."""

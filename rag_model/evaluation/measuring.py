@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from medtasks.errors import InputError
-from rag_model.chunking import embedded_text
+from rag_model.chunking import embedded_text, passage_and_number
 from rag_model.evaluation.metrics import estimate, ndcg, recall, reciprocal_rank
 from rag_model.evaluation.sets import QuestionSet
 from rag_model.retrieval import Found, Retrieval
@@ -96,7 +96,7 @@ def _known(retrieval: Retrieval, questions: QuestionSet, ks: Sequence[int]) -> d
 
 def document_of(snippet_id: str) -> str:
     """The id of the passage that a snippet was cut from."""
-    return snippet_id.rpartition("#")[0]
+    return passage_and_number(snippet_id)[0]
 
 
 def documents(found: Found) -> list[str]:

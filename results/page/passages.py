@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from medtasks.errors import InputError
+from rag_model import neighbours
 from rag_model.index import INDEX, SNIPPETS, Index
 from results import harness_output
 from results.page.evidence import Evidence
@@ -28,7 +29,7 @@ class Passages:
         self.without_text: list[str] = []
         self.without_list: list[str] = []
         self._found, self._texts = found, texts
-        self._places: dict[tuple[tuple[Path, ...], str], int] = {}
+        self._places: dict[tuple[tuple[Path, ...], tuple[str, ...]], int] = {}
         self._opened: dict[Path, Index | None] = {}
 
     def of(self, run: Run, task: str, doc_ids: Collection[int]) -> dict[int, dict]:
@@ -47,30 +48,31 @@ class Passages:
             try:
                 row = json.loads(line)
                 if row["doc_id"] in wanted and row.get("opened", True):
-                    seen = [[self._place(run, p["id"]), round(p["score"], DIGITS)] for p in row["passages"]]
+                    seen = [[self._place(run, p), round(p["score"], DIGITS)] for p in row["passages"]]
                     found[row["doc_id"]] = {"seen": seen, "cut": row["n_cut"]}
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file}:{number}: damaged ({error}); evaluate {run.name} again") from error
         return found
 
-    def _place(self, run: Run, passage_id: str) -> int:
-        folders = self._folders(run)
-        key = (folders, passage_id)
+    def _place(self, run: Run, passage: dict) -> int:
+        """Where the passage stands in ``known``; the text is of all snippets that it ``shows``."""
+        folders, ids = self._folders(run), tuple(passage.get("shows", [passage["id"]]))
+        key = (folders, ids)
         if key not in self._places:
             self._places[key] = len(self.known)
-            snippet = self._snippet(run, folders, passage_id)
-            self.known.append({"id": passage_id, "title": snippet.get("title", ""), "text": snippet.get("text", "")})
+            snippet = self._snippet(run, folders, ids)
+            self.known.append({"id": passage["id"], "title": snippet.get("title", ""), "text": snippet.get("text", "")})
         return self._places[key]
 
-    def _snippet(self, run: Run, folders: tuple[Path, ...], passage_id: str) -> dict:
+    def _snippet(self, run: Run, folders: tuple[Path, ...], ids: tuple[str, ...]) -> dict:
         if not self._texts:
             return {}
         for folder in folders:
             if folder not in self._opened:
                 self._opened[folder] = Index(folder, {}) if (folder / SNIPPETS).is_file() else None
             index = self._opened[folder]
-            if index is not None and passage_id in index.offsets:
-                return index.snippet(passage_id)
+            if index is not None and all(snippet_id in index.offsets for snippet_id in ids):
+                return neighbours.read(index, ids)
         if run.name not in self.without_text:
             self.without_text.append(run.name)
         return {}

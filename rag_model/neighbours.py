@@ -1,0 +1,69 @@
+"""Snippets with what stands before and after them: searched in small pieces, read in larger ones.
+
+Small snippets are found more exactly, but a model is shown less than the passage says. Snippets found side by side
+become one passage, so that nothing is shown twice.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_model import chunking
+from rag_model.chunking import SEPARATOR
+
+if TYPE_CHECKING:
+    from rag_model.index import Index
+
+
+@dataclass
+class Stretch:
+    """Snippets of a passage that follow one another.
+
+    Attributes:
+        passage: its id.
+        first, last: numbers of the snippets.
+        found: id of the best of those that were found.
+        score: its score.
+    """
+
+    passage: str
+    first: int
+    last: int
+    found: str
+    score: float
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"{self.passage}{SEPARATOR}{number}" for number in range(self.first, self.last + 1)]
+
+
+def stretches(index: "Index", found: Iterable[tuple[str, float]], n: int) -> list[Stretch]:
+    """Each found snippet with up to ``n`` before and ``n`` after it; those that meet are one. Best first.
+
+    Args:
+        found: ids and scores, best first.
+    """
+    made: list[Stretch] = []
+    for snippet_id, score in found:
+        passage, number = chunking.passage_and_number(snippet_id)
+        first = last = number
+        while first > number - n and f"{passage}{SEPARATOR}{first - 1}" in index.offsets:
+            first -= 1
+        while last < number + n and f"{passage}{SEPARATOR}{last + 1}" in index.offsets:
+            last += 1
+        new = Stretch(passage, first, last, snippet_id, score)
+        meeting = [one for one in made if one.passage == passage and one.first <= last + 1 and first <= one.last + 1]
+        if not meeting:
+            made.append(new)
+            continue
+        best, *others = meeting
+        best.first = min(one.first for one in (*meeting, new))
+        best.last = max(one.last for one in (*meeting, new))
+        made = [one for one in made if one not in others]
+    return made
+
+
+def read(index: "Index", ids: Sequence[str]) -> dict:
+    """The snippet of the first of ``ids``, with the text of all, which follow one another."""
+    snippets = [index.snippet(snippet_id) for snippet_id in ids]
+    return snippets[0] | {"text": chunking.joined([snippet["text"] for snippet in snippets])}
