@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from medtasks import benchmarks, catalogue
 from medtasks.errors import InputError
 from rag_model import examples, neighbours, prompts
+from rag_model.index import Index
 from rag_model.retrieval import Retrieval
 
 KINDS = ("retrieved", "none", "random", "shuffled", "oracle")
@@ -101,24 +102,17 @@ class Context:
         return {key: self._opened(found[key], key, docs) for key in chosen}
 
     def _opened(self, pairs: Iterable[tuple[str, float]], key: Key, docs: Mapping[Key, dict]) -> list[Passage]:
-        snippet = self.retrieval.index.snippet
+        index = self.retrieval.index
         if self._suiting is None:
-            return self._widened(pairs) if self.neighbours else [Passage(snippet(i), score) for i, score in pairs]
+            return [_read(index, stretch) for stretch in neighbours.stretches(index, pairs, self.neighbours)]
         doc, found = docs[key], []
         for snippet_id, score in self._suiting.only(pairs, doc):
-            passage = Passage(snippet(snippet_id), score)
+            passage = Passage(index.snippet(snippet_id), score)
             if not examples.is_asked_by(passage.snippet, doc, prompts.question_of(doc, key[0])):
                 found.append(passage)
             if len(found) == self.k:
                 break
         return found
-
-    def _widened(self, pairs: Iterable[tuple[str, float]]) -> list[Passage]:
-        index, passages = self.retrieval.index, []
-        for stretch in neighbours.stretches(index, pairs, self.neighbours):
-            snippet = neighbours.read(index, stretch.ids) | {"id": stretch.found}
-            passages.append(Passage(snippet, stretch.score, tuple(stretch.ids) if len(stretch.ids) > 1 else ()))
-        return passages
 
     def _find(self, docs: Mapping[Key, dict]) -> dict[Key, list[tuple[str, float]]]:
         """The ids and scores that the search finds for each item. Items that ask the same are searched once."""
@@ -171,6 +165,11 @@ def checked_kind(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f"context={kind}: there are {', '.join(KINDS)}")
     return kind
+
+
+def _read(index: Index, stretch: neighbours.Stretch) -> Passage:
+    snippet = neighbours.read(index, stretch.ids) | {"id": stretch.found}
+    return Passage(snippet, stretch.score, tuple(stretch.ids) if len(stretch.ids) > 1 else ())
 
 
 def _asked(doc: dict) -> str:

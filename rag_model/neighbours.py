@@ -38,7 +38,8 @@ class Stretch:
 
 
 def stretches(index: "Index", found: Iterable[tuple[str, float]], n: int) -> list[Stretch]:
-    """Each found snippet with up to ``n`` before and ``n`` after it; those that meet are one. Best first.
+    """Each found snippet with up to ``n`` before and ``n`` after it, best first; those that meet are one, but if ``n``
+    is 0.
 
     Args:
         found: ids and scores, best first.
@@ -53,7 +54,7 @@ def stretches(index: "Index", found: Iterable[tuple[str, float]], n: int) -> lis
             last += 1
         new = Stretch(passage, first, last, snippet_id, score)
         meeting = [one for one in made if one.passage == passage and one.first <= last + 1 and first <= one.last + 1]
-        if not meeting:
+        if not meeting or not n:
             made.append(new)
             continue
         best, *others = meeting
@@ -64,6 +65,6 @@ def stretches(index: "Index", found: Iterable[tuple[str, float]], n: int) -> lis
 
 
 def read(index: "Index", ids: Sequence[str]) -> dict:
-    """The snippet of the first of ``ids``, with the text of all, which follow one another."""
+    """The first of the snippets ``ids``, which follow one another, with the text of all."""
     snippets = [index.snippet(snippet_id) for snippet_id in ids]
     return snippets[0] | {"text": chunking.joined([snippet["text"] for snippet in snippets])}

@@ -6,13 +6,14 @@ and the next best takes its place: what shows the answer to be given teaches to 
 """
 
 import argparse
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medtasks import benchmarks, contamination, corpora, files
 from medtasks.errors import InputError
-from rag_model import prompts
-from rag_model.arguments import positive
+from rag_model import neighbours, prompts
+from rag_model.arguments import natural, positive
 from rag_model.index import open_index
 from rag_model.retrieval import Retrieval
 
@@ -34,6 +35,9 @@ def add_to(commands) -> None:
     parser.add_argument("--index", required=True, metavar="DIR", help="the index", default=argparse.SUPPRESS)
     parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="file to write", default=argparse.SUPPRESS)
     parser.add_argument("-k", type=positive, default=3, metavar="N", help="passages of an item")
+    parser.add_argument(
+        "--neighbours", type=natural, default=0, metavar="N", help="snippets before and after each that come with it"
+    )
     parser.add_argument("--search", default="exact", metavar="HOW", help="exact, chroma, bm25, rrf or a retriever")
     parser.add_argument("--query", default="question", metavar="WHAT", help="question, question+options, per_option")
     parser.add_argument("--rerank", metavar="MODEL", help="a cross-encoder", default=argparse.SUPPRESS)
@@ -60,7 +64,7 @@ def write(options: argparse.Namespace) -> int:
         rerank=given.get("rerank"),
         embedder=given.get("embedder"),
     )
-    rows, left_out = found_for(items, retrieval, options.k)
+    rows, left_out = found_for(items, retrieval, options.k, options.neighbours)
     files.write_jsonl(Path(options.out).expanduser(), rows)
     n_short = sum(len(row["passages"]) < options.k for row in rows)
     print(
@@ -92,25 +96,37 @@ def read(name: str) -> list[dict]:
     return rows
 
 
-def found_for(items: Sequence[dict], retrieval: Retrieval, k: int) -> tuple[list[dict], int]:
-    """A row for each item, and how many passages were left out because they hold their item."""
+def found_for(items: Sequence[dict], retrieval: Retrieval, k: int, n_beside: int = 0) -> tuple[list[dict], int]:
+    """A row for each item, and how many passages were left out because they hold their item.
+
+    Args:
+        n_beside: snippets before and after each found one that are shown with it (:mod:`rag_model.neighbours`).
+    """
     overlap = contamination.Overlap(
         {"question": prompts.question_of(item, ""), "options": item.get("options") or []} for item in items
     )
-    holds: dict[str, set[int]] = {}
+    index = retrieval.index
+
+    @functools.cache
+    def held_by(snippet_id: str) -> set[int]:
+        return set(_held(overlap, index.snippet(snippet_id)))
+
     rows, left_out = [], 0
     for number, (item, found) in enumerate(zip(items, retrieval.find(items, k + SPARE), strict=True)):
-        passages = []
-        for (snippet_id, score), snippet in zip(found, retrieval.passages(found), strict=True):
-            if len(passages) == k:
+        kept = []
+        for pair in found:
+            if len(kept) == k:
                 break
-            if snippet_id not in holds:
-                holds[snippet_id] = set(_held(overlap, snippet))
-            if number in holds[snippet_id]:
+            (stretch,) = neighbours.stretches(index, [pair], n_beside)
+            if any(number in held_by(snippet_id) for snippet_id in stretch.ids):
                 left_out += 1
             else:
-                about = {field: snippet[field] for field in ("title", "text")}
-                passages.append({"id": snippet_id} | about | {"score": round(score, 6)})
+                kept.append(pair)
+        passages = []
+        for stretch in neighbours.stretches(index, kept, n_beside):
+            snippet = neighbours.read(index, stretch.ids)
+            about = {field: snippet[field] for field in ("title", "text")}
+            passages.append({"id": stretch.found} | about | {"score": round(stretch.score, 6)})
         identity = {"id": item["id"]} if item.get("id") else {}
         rows.append(identity | {"question": prompts.question_of(item, ""), "passages": passages})
     return rows, left_out

@@ -50,11 +50,7 @@ def test_those_that_meet_become_one_passage_at_the_better_place(index):
         ("p1#0", "p1#0", "p1#0", 0.9),
         ("p0#0", "p0#0", "p0#0", 0.8),
     ]
-    assert found(index, "p0#0", "p0#3", "p0#1", n=0) == [
-        ("p0#0", "p0#0", "p0#1", 1.0),
-        ("p0#3", "p0#3", "p0#3", 0.9),
-    ]
-    assert found(index, "p0#0", "p0#2", "p0#1", n=0) == [("p0#0", "p0#0", "p0#2", 1.0)]
+    assert found(index, "p0#0", "p0#1", n=0) == [("p0#0", "p0#0", "p0#0", 1.0), ("p0#1", "p0#1", "p0#1", 0.9)]
 
 
 @pytest.mark.parametrize("by", chunking.WAYS)

@@ -10,6 +10,7 @@ from medtasks import benchmarks
 from medtasks.errors import InputError
 from rag_model import rag_command, training_passages
 from rag_model.build import build
+from rag_model.chunking import Chunking
 from rag_model.index import open_index
 from rag_model.retrieval import Retrieval
 
@@ -72,6 +73,24 @@ def test_another_item_may_see_what_holds_only_the_first(leaking):
     retrieval = Retrieval(open_index(leaking), search="bm25", cache="none")
     [row], left_out = training_passages.found_for([other], retrieval, 3)
     assert left_out == 0 and "leak#0" in [passage["id"] for passage in row["passages"]]
+
+
+def test_neighbours_come_with_a_passage_unless_they_hold_the_item(tmp_path):
+    """In one passage the question stands two snippets after the best one, in another nowhere."""
+    whole = "Asthma drugs for adults: first, drug, give, asthma. " + "Nothing is said here of it at all. " * 2
+    rows = [{"id": "tells", "text": whole + LEAK}, {"id": "not", "text": whole + "An end without any question to it."}]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(str(tmp_path / "corpus.jsonl"), tmp_path / "index", WordEmbedder(), Chunking(60, 0), progress=False)
+    retrieval = Retrieval(open_index(tmp_path / "index"), search="bm25", cache="none")
+    item = ITEMS[0] | {"id": "leaked", "question": QUESTION}
+    for n, expected in ((0, ["tells#0", "not#0"]), (9, ["not#0"])):
+        [row], left_out = training_passages.found_for([item], retrieval, 4, n)
+        ids = [passage["id"] for passage in row["passages"]]
+        assert [snippet_id for snippet_id in ids if snippet_id.endswith("#0")] == expected and left_out > 0
+    [shown] = row["passages"]
+    assert shown["text"].startswith("Asthma drugs") and shown["text"].endswith("any question to it.")
+    with pytest.raises(SystemExit):
+        passages(tmp_path / "items.jsonl", "--index", tmp_path / "index", "--neighbours", -1, "--out", tmp_path / "out")
 
 
 def test_a_benchmark_gives_its_training_items(little_index, tmp_path):
