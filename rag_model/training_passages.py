@@ -108,8 +108,8 @@ def found_for(items: Sequence[dict], retrieval: Retrieval, k: int, n_beside: int
     index = retrieval.index
 
     @functools.cache
-    def held_by(snippet_id: str) -> set[int]:
-        return set(_held(overlap, index.snippet(snippet_id)))
+    def held_by(ids: tuple[str, ...]) -> set[int]:
+        return set(_held(overlap, neighbours.read(index, ids)))
 
     rows, left_out = [], 0
     for number, (item, found) in enumerate(zip(items, retrieval.find(items, k + SPARE), strict=True)):
@@ -118,12 +118,15 @@ def found_for(items: Sequence[dict], retrieval: Retrieval, k: int, n_beside: int
             if len(kept) == k:
                 break
             (stretch,) = neighbours.stretches(index, [pair], n_beside)
-            if any(number in held_by(snippet_id) for snippet_id in stretch.ids):
+            if number in held_by(tuple(stretch.ids)):
                 left_out += 1
             else:
                 kept.append(pair)
         passages = []
         for stretch in neighbours.stretches(index, kept, n_beside):
+            if number in held_by(tuple(stretch.ids)):  # two that meet may, though neither does
+                left_out += 1
+                continue
             snippet = neighbours.read(index, stretch.ids)
             about = {field: snippet[field] for field in ("title", "text")}
             passages.append({"id": stretch.found} | about | {"score": round(stretch.score, 6)})
