@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from medtasks import benchmarks, contamination, corpora, files
+from medtasks import benchmarks, contamination, corpora, files, item_rows
 from medtasks.errors import InputError
 from rag_model import neighbours, prompts
 from rag_model.arguments import natural, positive
@@ -146,5 +146,11 @@ def _item(row, place: str) -> dict:
     """A row of a file, with its options as a list whatever its schema."""
     if not isinstance(row, dict) or not any(isinstance(row.get(field), str) for field in prompts.QUESTION_FIELDS):
         raise InputError(f"{place}: no question (one of {', '.join(prompts.QUESTION_FIELDS)}); each line must have one")
-    options = row.get("options") or row.get("choices") or [row[f"op{c}"] for c in "abcd" if row.get(f"op{c}")]
-    return row | {"options": [str(option) for option in (options.values() if isinstance(options, dict) else options)]}
+    options = item_rows.options_of(row)
+    if options in (None, [], {}, ""):
+        return row | {"options": []}
+    try:
+        _, texts = item_rows.keys_and_texts(options)
+    except item_rows.Faulty as fault:
+        raise InputError(f"{place}: {fault}") from fault
+    return row | {"options": [text for text in texts if text not in item_rows.NO_OPTION]}
