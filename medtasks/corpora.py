@@ -153,7 +153,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _document_rows(file: Path, folder: Path) -> Iterator[tuple[str, dict]]:
-    if file.name.endswith(JSONL):
+    if file.name.lower().endswith(JSONL):
         return file_rows(file)
     return documents.rows(file, file.relative_to(folder).as_posix())
 
@@ -164,10 +164,10 @@ def file_rows(path: Path) -> Iterator[tuple[str, dict]]:
     Raises:
         InputError: a line is not JSON, or the file is damaged.
     """
-    opener = gzip.open if path.name.endswith(".gz") else open
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
     number = 0
     try:
-        with opener(path, "rt", encoding="utf-8") as f:
+        with opener(path, "rt", encoding="utf-8-sig") as f:
             for number, line in enumerate(f, 1):
                 if line.strip():
                     yield f"{path}:{number}", json.loads(line)

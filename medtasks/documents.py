@@ -66,6 +66,7 @@ def _load(file: Path) -> list:
                 file,
                 lambda path: {},
                 readers,
+                encoding="utf-8-sig",
                 errors="strict",
                 raise_on_error=True,
             )

@@ -22,6 +22,14 @@ Treat early.
 PDF_PAGES = ("Uric acid crystals.", "", "Colchicine helps.")
 
 
+def test_a_byte_order_mark_is_no_text_and_names_may_be_upper_case(tmp_path):
+    (tmp_path / "a.md").write_text("# Gout\nTreat early.", encoding="utf-8-sig")
+    (tmp_path / "b.JSONL").write_text('{"id": "b1", "text": "A row."}\n', encoding="utf-8-sig")
+    rows = [(row["title"], row["text"]) for row in corpora.read(str(tmp_path))]
+    assert rows == [("Gout", "Treat early."), ("", "A row.")]
+    assert [row["text"] for row in corpora.read(str(tmp_path / "b.JSONL"))] == ["A row."]
+
+
 def test_a_folder_is_read_in_order_with_what_lies_below(tmp_path):
     (tmp_path / "b.txt").write_text("Plain text.")
     (tmp_path / "a.md").write_text(MARKDOWN)
