@@ -11,7 +11,7 @@ ITEM = "item"
 """One more key, of the snippets that are solved questions (:mod:`rag_model.solved`)."""
 SEPARATOR = "#"
 """Between a passage's id and a snippet's number."""
-SHORTEST_SHARED = 4
+SHORTEST_SHARED = 8
 """Characters that neighbours have in common by no chance."""
 SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)")
 SEPARATORS = ("\n\n", "\n", " ", "")
@@ -65,12 +65,16 @@ def passage_and_number(snippet_id: str) -> tuple[str, int]:
     return passage, int(number)
 
 
-def joined(pieces: Sequence[str]) -> str:
+def joined(pieces: Sequence[str], overlap: int) -> str:
     """The text of snippets that follow one another, once what each repeats of the one before it is taken out: the
-    passage's, but for blanks where it was cut."""
+    passage's, but for blanks where it was cut, and for short repeats, which may be chance and stay.
+
+    Args:
+        overlap: most characters that a snippet repeats (:class:`Chunking`).
+    """
     whole, before = "", ""
     for piece in pieces:
-        longest = min(len(piece), len(before))
+        longest = min(len(piece), len(before), overlap)
         shared = next((n for n in range(longest, SHORTEST_SHARED - 1, -1) if before.endswith(piece[:n])), 0)
         whole += piece[shared:] if shared or not before else f"\n{piece}"
         before = piece

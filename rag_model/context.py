@@ -17,7 +17,7 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from medtasks import benchmarks, catalogue
@@ -45,11 +45,13 @@ class Passage:
         snippet: ``id, title, text`` at least.
         score: of the retrieval; 0 where nothing was searched for this item.
         shows: ids of the snippets whose text it has, where these are several.
+        alone: the one of them that was found; None where it has no other.
     """
 
     snippet: dict
     score: float
     shows: tuple[str, ...] = ()
+    alone: dict | None = None
 
 
 class Context:
@@ -99,7 +101,8 @@ class Context:
         if self.kind == "shuffled":
             return {key: self._opened(pairs, key, docs) for key, pairs in self._borrowed(docs, chosen).items()}
         found = self._find({key: docs[key] for key in chosen})
-        return {key: self._opened(found[key], key, docs) for key in chosen}
+        opened = {key: self._opened(found[key], key, docs) for key in chosen}
+        return opened | self._deeper([key for key in chosen if len(opened[key]) < self.k], docs)
 
     def _opened(self, pairs: Iterable[tuple[str, float]], key: Key, docs: Mapping[Key, dict]) -> list[Passage]:
         index = self.retrieval.index
@@ -121,6 +124,14 @@ class Context:
         if new:
             self._found |= zip(new, self.retrieval.find(list(new.values()), self._depth), strict=True)
         return {key: self._found[asked[key]] for key in docs}
+
+    def _deeper(self, short: Sequence[Key], docs: Mapping[Key, dict]) -> dict[Key, list[Passage]]:
+        """The passages of items for which too few of those found were solved questions that suit: of all there are."""
+        whole = len(self.retrieval.index.ids)
+        if not short or self._suiting is None or self._depth >= whole:
+            return {}
+        found = self.retrieval.find([docs[key] for key in short], whole)
+        return {key: self._opened(pairs, key, docs) for key, pairs in zip(short, found, strict=True)}
 
     def _drawn(self, doc: dict, task: str) -> list[tuple[str, float]]:
         ids = self._suiting.ids(doc) if self._suiting else self.retrieval.index.ids
@@ -168,8 +179,11 @@ def checked_kind(kind: str) -> str:
 
 
 def _read(index: Index, stretch: neighbours.Stretch) -> Passage:
+    alone = index.snippet(stretch.found)
+    if len(stretch.ids) == 1:
+        return Passage(alone, stretch.score)
     snippet = neighbours.read(index, stretch.ids) | {"id": stretch.found}
-    return Passage(snippet, stretch.score, tuple(stretch.ids) if len(stretch.ids) > 1 else ())
+    return Passage(snippet, stretch.score, tuple(stretch.ids), alone)
 
 
 def _asked(doc: dict) -> str:

@@ -17,7 +17,7 @@ has no fast product of float16.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from medtasks import files
 from medtasks.errors import InputError
 from rag_model import store
+from rag_model.chunking import Chunking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,11 @@ class Index:
     def is_solved(self) -> bool:
         """Whether its snippets are solved questions (:mod:`rag_model.solved`)."""
         return self.meta["corpus"].get("solved", False)
+
+    @property
+    def overlap(self) -> int:
+        """Most characters that a snippet repeats from the one before it."""
+        return self.meta.get("chunking", asdict(Chunking()))["overlap"]
 
     @cached_property
     def ids(self) -> list[str]:

@@ -67,4 +67,5 @@ def stretches(index: "Index", found: Iterable[tuple[str, float]], n: int) -> lis
 def read(index: "Index", ids: Sequence[str]) -> dict:
     """The first of the snippets ``ids``, which follow one another, with the text of all."""
     snippets = [index.snippet(snippet_id) for snippet_id in ids]
-    return snippets[0] | {"text": chunking.joined([snippet["text"] for snippet in snippets])}
+    texts = [snippet["text"] for snippet in snippets]
+    return snippets[0] | {"text": chunking.joined(texts, index.overlap) if len(texts) > 1 else texts[0]}

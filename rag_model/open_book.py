@@ -70,7 +70,8 @@ def opened(
     fitting = {prompt: budget.window(method, group) for prompt, group in sharing.items()}
     doc, task = requests[0].doc, key[0]
     parts = [[passage] for passage in passages] if layout.per_passage and passages else [list(passages)]
-    kept = [(part, fit) for part in parts if (fit := _fitting(layout, budget, key, requests, fitting, part))]
+    fits = [_fitting(layout, budget, key, requests, fitting, part) for part in parts]
+    kept = [(part, snippets) for part, snippets in fits if snippets]
     rows, neutral = [], []
     for _, snippets in kept or [([], [])]:
         arranged = prompts.arranged(snippets, layout.order, layout.cite)
@@ -81,14 +82,15 @@ def opened(
             neutral.append(_asked_with(requests, bare))
     scores = [part[0].score for part, _ in kept] if layout.per_passage and kept else [0.0]
     shown = [pair for part, snippets in kept for pair in zip(part, snippets, strict=False)]
-    whole = sum(passage.snippet == snippet for passage, snippet in shown)
+    whole = sum(passage.snippet == snippet and passage in passages for passage, snippet in shown)
     return OpenBook(rows, neutral, scores, [passage for passage, _ in shown], len(passages) - whole)
 
 
 def _fitting(
     layout: Layout, budget: Budget, key: Key, requests: Sequence[Instance], fitting: Mapping, part: Sequence[Passage]
-) -> list[dict]:
-    """The snippets of ``part``, best first, with which every prompt of the item fits."""
+) -> tuple[Sequence[Passage], list[dict]]:
+    """The passages of ``part``, without their neighbours where these do not fit, and what of their snippets, best
+    first, does in every prompt of the item."""
     doc, (task, doc_id) = requests[0].doc, key
 
     def fits(snippets: Sequence[dict]) -> bool:
@@ -97,13 +99,21 @@ def _fitting(
             within(prompts.insert(prompt, doc, task, arranged)) for prompt, within in fitting.items()
         )
 
+    if any(passage.shows for passage in part) and not fits([passage.snippet for passage in part]):
+        part = [_alone(passage) for passage in part]
     kept = prompts.fit([passage.snippet for passage in part], fits)
     if not kept and not all(within(prompt) for prompt, within in fitting.items()):
         raise InputError(
             f"task {task}, item {doc_id}: the prompt is too long for the model ({budget.inner.max_length} tokens) "
             "even without passages; use fewer few-shot examples, fewer tokens to generate, or a larger max_length"
         )
-    return kept
+    return part, kept
+
+
+def _alone(passage: Passage) -> Passage:
+    return (
+        passage if passage.alone is None else dataclasses.replace(passage, snippet=passage.alone, shows=(), alone=None)
+    )
 
 
 def _asked_with(requests: Sequence[Instance], prompt_of: Mapping) -> list[Instance]:

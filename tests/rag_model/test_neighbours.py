@@ -3,15 +3,17 @@
 import json
 
 import pytest
-from rag_doubles import ITEMS, WordEmbedder, evaluate
+from rag_doubles import ITEMS, WordEmbedder, evaluate, instance
 
+from medtasks import mcq
 from medtasks.errors import InputError
 from rag_model import chunking
 from rag_model.build import build
 from rag_model.chunking import Chunking
-from rag_model.context import Context
+from rag_model.context import Context, Passage
 from rag_model.index import open_index
 from rag_model.neighbours import stretches
+from rag_model.open_book import Layout, opened
 from rag_model.retrieval import Retrieval
 
 WORDS = ("gout", "asthma", "sepsis", "measles", "tetanus")
@@ -60,12 +62,14 @@ def test_joined_snippets_are_the_passage_but_for_blanks(by, overlap):
     passage = {"id": "p", "title": "", "text": text, "source": "", "license": ""}
     pieces = [snippet["text"] for snippet in chunking.split([passage], Chunking(60, overlap, by))]
     assert len(pieces) > 5
-    assert "".join(chunking.joined(pieces).split()) == "".join(text.split())
+    assert "".join(chunking.joined(pieces, overlap).split()) == "".join(text.split())
 
 
 def test_what_neighbours_have_in_common_by_chance_stays():
-    assert chunking.joined(["It is vitamin A", "A lack of it"]) == "It is vitamin A\nA lack of it"
-    assert chunking.joined(["One. It is so.", "It is so. Two."]) == "One. It is so. Two."
+    assert chunking.joined(["Marathon Runners", "Runners show it"], 50) == "Marathon Runners\nRunners show it"
+    repeated = "It is so with all of them."
+    assert chunking.joined([f"One. {repeated}", f"{repeated} Two."], 50) == f"One. {repeated} Two."
+    assert chunking.joined([f"One. {repeated}", f"{repeated} Two."], 0) == f"One. {repeated}\n{repeated} Two."
 
 
 @pytest.mark.parametrize("kind", ["retrieved", "shuffled", "random"])
@@ -88,6 +92,29 @@ def test_items_are_shown_them_and_the_sidecar_names_them(index, rag, asked, tmp_
     assert shown in ([["p0#1", "p0#2", "p0#3"], ["p1#1", "p1#2", "p1#3"]], [["p0#1", "p0#2", "p0#3"]])
     prompt = next(prompt for prompt, _ in asked if "first for measles" in prompt)
     assert "Sentence 1 tells of asthma. Sentence 2" in prompt and prompt.count("Sentence 3") == 1
+
+
+def test_neighbours_are_given_up_before_what_was_found(index):
+    """A budget with room for one snippet of two sentences, not for three."""
+    alone = index.snippet("p0#2")
+    passage = Passage({**alone, "text": LONG}, 0.5, ("p0#1", "p0#2", "p0#3"), alone)
+    key, requests = ("little", 0), [instance(mcq.render(ITEMS[0]), ITEMS[0])]
+
+    class Room:
+        def __init__(self, characters):
+            self.characters = characters
+
+        def allows(self, snippets, doc):
+            return sum(len(snippet["text"]) for snippet in snippets) <= self.characters
+
+        def window(self, method, group):
+            return lambda prompt: True
+
+    for room, text, shows, n_cut in ((500, LONG, passage.shows, 0), (70, alone["text"], (), 1)):
+        book = opened(Layout(), Room(room), "loglikelihood", key, requests, [passage])
+        assert text in book.requests[0][0].args[0] and (book.n_cut, book.shown[0].shows) == (n_cut, shows)
+    book = opened(Layout(), Room(20), "loglikelihood", key, requests, [passage])
+    assert LONG[:10] not in book.requests[0][0].args[0] and alone["text"][:10] in book.requests[0][0].args[0]
 
 
 def test_another_number_answers_anew_and_a_wrong_one_is_refused(index, rag):

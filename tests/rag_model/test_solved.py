@@ -183,6 +183,16 @@ def test_yes_or_no_questions_get_yes_or_no_examples_and_others_the_others(solved
     assert all(passage.snippet["id"].startswith("study-") for passage in study) and len(study) == 3
 
 
+def test_where_few_of_the_nearest_suit_it_is_searched_on(solved_index, monkeypatch):
+    """The question shares its words with the exam questions, which do not suit it."""
+    monkeypatch.setattr("rag_model.context.SPARE", 0)
+    asked = {("little", 0): ABSTRACTS[0] | {"id": "new", "question": "Which drug is given first for gout, any?"}}
+    arm = context(solved_index, k=3)
+    assert not any("study" in snippet_id for snippet_id, _ in arm.retrieval.find(list(asked.values()), 3)[0])
+    [found] = arm.of(asked).values()
+    assert len(found) == 3 and all(passage.snippet["id"].startswith("study") for passage in found)
+
+
 def test_without_questions_of_its_kind_an_item_gets_others(solved_index):
     asked = {("little", 0): {"id": "x", "question": "Is gout a disease?", "options": ["true", "false"]}}
     [shown] = context(solved_index).of(asked).values()

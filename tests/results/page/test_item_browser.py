@@ -72,14 +72,14 @@ def test_passages_of_an_index_that_is_gone_are_shown_by_id(study):
 
 
 def test_a_passage_shown_with_its_neighbours_has_their_text(study):
-    texts = ("One. Two.", "Two. Three.")
+    texts = ("One. Two is more.", "Two is more. Three.")
     snippets = [{"id": f"j#{n}", "title": "Joints", "text": text} for n, text in enumerate(texts)]
     write_lines(study / "indexes" / "books" / "snippets.jsonl", snippets)
     for file in study.glob("runs/rag/retrieval/*.jsonl"):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         shown = {"passages": [{"id": "j#1", "score": 0.5, "shows": ["j#0", "j#1"]}]}
         write_lines(file, (row | shown for row in rows))
-    assert built(study).data["passages"] == [{"id": "j#1", "title": "Joints", "text": "One. Two. Three."}]
+    assert built(study).data["passages"] == [{"id": "j#1", "title": "Joints", "text": "One. Two is more. Three."}]
 
 
 def test_passages_and_examples_are_found_each_in_its_index(study):
