@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 WORD = re.compile(r"[^\W_]+")
+SIGNS = re.compile(r"[<>≤≥=+±%]|(?<=\w)-(?!\w)")
+"""Signs that make another statement of the same words; of hyphens those behind a word (Rh-)."""
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 """Soft hyphens and zero-width characters, which extraction from PDF and HTML leaves inside words."""
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -23,6 +25,13 @@ def words(text: str) -> list[str]:
 def normalize(text: str) -> str:
     """:func:`words` with one space between: equal where a reader would call two texts the same."""
     return " ".join(words(text))
+
+
+def exactly(text: str) -> tuple[str, ...]:
+    """:func:`normalize`, and the signs that make another statement of the same words: pH < 7.35, Rh-, 5 %. A text
+    without words stands for itself."""
+    found = normalize(text)
+    return (found, *SIGNS.findall(text)) if found else (text.strip(),)
 
 
 class Vocabulary:

@@ -42,11 +42,15 @@ class LogAtCheckpoint(TrainerCallback):
 
 
 class EvaluateAtEnd(TrainerCallback):
-    """Evaluate at the last step too, whether ``eval_steps`` divides their number or not: where the curve ends."""
+    """Evaluate at the last step too, wherever in an epoch or between ``eval_steps`` it lies: where the curve ends."""
 
     def on_step_end(self, args, state, control, **_):
-        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
+        if args.eval_strategy != "no" and state.global_step >= state.max_steps:
             control.should_evaluate = True
+
+    def on_epoch_end(self, args, state, control, **_):
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = False  # the last step was
 
 
 class CostMeter(TrainerCallback):

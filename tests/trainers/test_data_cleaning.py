@@ -28,6 +28,30 @@ def test_items_that_share_a_question_but_not_the_options_stay(write_jsonl, make_
     assert len(sft(write_jsonl([make_item(0), other])).rows) == 2
 
 
+def test_items_about_different_contexts_stay(write_jsonl, make_item):
+    rows = [make_item(0) | {"context": f"Abstract {n}."} for n in (1, 2, 2)]
+    assert sft(write_jsonl(rows)).counts["duplicates"] == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        ("What lowers a pH < 7.35?", "What lowers a pH > 7.35?", True),
+        ("Is Rh+ common?", "Is Rh- common?", True),
+        ("\U0001f48a", "\U0001fac0", True),
+        ("Is well-known gout rare?", "Is well known Gout rare", False),
+    ],
+)
+def test_signs_make_another_question(write_jsonl, one, other, differ):
+    rows = [{"prompt": text, "completion": " Yes."} for text in (one, other)]
+    assert sft(write_jsonl(rows)).counts["used"] == 1 + differ
+
+
+def test_rows_without_a_prompt_are_told_apart_by_what_is_learned(write_jsonl):
+    rows = [{"prompt": "", "completion": f"Document {n} in full."} for n in (1, 2, 2)]
+    assert sft(write_jsonl(rows)).counts["used"] == 2
+
+
 @pytest.mark.parametrize("name", ["medqa", "medmcqa_sub", "pubmedqa_sub", "mmlu_med_anatomy"])
 def test_planted_test_questions_are_dropped(write_jsonl, make_item, name):
     question = max((item["question"] for item in benchmarks.load(name, "test")), key=len)

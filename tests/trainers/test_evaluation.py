@@ -52,6 +52,15 @@ def test_without_held_out_data_there_is_nothing_to_evaluate(recipe_file):
         sft.prepare(["--config", recipe_file(eval_strategy="steps", eval_steps=2)])
 
 
+@pytest.mark.parametrize("steps", [2, 5])
+def test_the_last_step_is_evaluated_once_wherever_in_an_epoch_it_lies(recipe_file, held_out, tmp_path, steps):
+    found = prepared(recipe_file(max_steps=steps), held_out)
+    found.training.eval_strategy = type(found.training.eval_strategy)("epoch")
+    stage.train(found)
+    evaluated = [entry["step"] for entry in read_json(tmp_path / "out" / "eval.json")]
+    assert evaluated[-1] == steps and len(set(evaluated)) == len(evaluated)
+
+
 def test_held_out_loss_is_a_mean_over_tokens(recipe_file, held_out, tmp_path):
     path = recipe_file(max_steps=5, save_steps=5, eval_steps=2, eval_on_start=True, per_device_eval_batch_size=4)
     stage.train(prepared(path, held_out))

@@ -225,6 +225,15 @@ def _kinds():
     return ModelConfig, SFTConfig, RunArguments, AccelerationArguments, SFTDataArguments
 
 
+@pytest.mark.parametrize(("kind", "tied"), [("gemma", True), ("qwen2", False), ("cohere", True)])
+def test_a_head_is_tied_as_the_model_s_class_has_it(kind, tied):
+    from transformers import CONFIG_MAPPING
+
+    config = {key: value for key, value in QWEN.items() if key != "tie_word_embeddings"} | {"model_type": kind}
+    assert shape.of_config(config).tied == tied == CONFIG_MAPPING[kind]().tie_word_embeddings
+    assert shape.of_config(config | {"tie_word_embeddings": not tied}).tied != tied
+
+
 def test_missing_keys_have_their_defaults():
     known = recipe.settings(_kinds(), [], "")
     for key, value in setup.DEFAULTS.items():

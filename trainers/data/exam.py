@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from medtasks import benchmarks, contamination
 from medtasks.errors import InputError
-from medtasks.ngrams import normalize
+from medtasks.ngrams import exactly
 from trainers.data import free_form, mixture, raft, reading
 from trainers.data.arguments import SFTDataArguments
 from trainers.data.collecting import (
@@ -108,12 +108,14 @@ def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> di
 
 
 def _identity(row: dict) -> tuple:
-    """Rows with the same identity are duplicates: an item's question and set of options, another row's question, a
-    chat's turns and its reply."""
+    """Rows with the same identity are duplicates: an item's context, question and set of options, another row's
+    question (its completion, where it has none), a chat's turns and its reply."""
     if "messages" in row:
-        return normalize(" ".join(contamination.texts(row["messages"]))), normalize(row["reply"])
-    question = normalize(row.get("question") or row["prompt"])
-    return question, *sorted(normalize(option) for option in row.get("options", ()))
+        return exactly(" ".join(contamination.texts(row["messages"]))), exactly(row["reply"])
+    if "options" not in row:
+        return (exactly(row.get("question") or row["prompt"] or row["completion"]),)
+    options = sorted(exactly(option) for option in row["options"])
+    return exactly(row.get("context") or ""), exactly(row["question"]), *options
 
 
 def _is_not_held_out(held_out: list[dict]) -> Check:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from medtasks import contamination, corpora
 from medtasks.errors import InputError
-from medtasks.ngrams import normalize
+from medtasks.ngrams import exactly
 from trainers.data import comprehension, mixture
 from trainers.data.arguments import CPTDataArguments
 from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_nearly_seen, not_seen
@@ -30,7 +30,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
     if not 0 <= share <= 1:
         raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
     personal = PersonalData(args.personal_data)
-    checks: dict[str, Check] = {"duplicates": not_seen(lambda passage: normalize(passage["text"]))}
+    checks: dict[str, Check] = {"duplicates": not_seen(lambda passage: exactly(passage["text"]))}
     checks |= not_nearly_seen(args.near_duplicates)
     if args.decontaminate:
         checks["contaminated"] = holds_none_of(contamination.held_out())

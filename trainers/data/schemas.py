@@ -49,7 +49,7 @@ def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
     if (options := item_rows.options_of(row)) is not None:
         return item_rows.item(row, options, place)
     if all(key in row for key in PUBMEDQA):
-        return items.pubmedqa_item(row)
+        return _pubmedqa(row)
     for column, names in CHATS.items():
         if isinstance(row.get(column), list):
             return _chat(row[column], *names)
@@ -106,9 +106,18 @@ def _chat(turns: list, speaker: str, text: str) -> dict:
     return {"messages": before, "reply": last["content"].strip()}
 
 
+def _pubmedqa(row: dict) -> dict:
+    context, decision = row["context"], row["final_decision"]
+    if decision not in items.PUBMEDQA_OPTIONS:
+        raise Faulty(f"final_decision is {decision!r}, none of {', '.join(items.PUBMEDQA_OPTIONS)}")
+    if not isinstance(context, dict) or not isinstance(context.get("contexts"), list):
+        raise Faulty("the context needs 'contexts', a list of texts")
+    return items.pubmedqa_item(row)
+
+
 def _turn(turn, speaker: str, text: str) -> dict:
     if not isinstance(turn, dict) or not isinstance(turn.get(text), str):
         raise Faulty(f"a turn of the chat needs '{speaker}' and '{text}'")
-    if turn.get(speaker) not in ROLES:
+    if not isinstance(turn.get(speaker), str) or turn[speaker] not in ROLES:
         raise Faulty(f"a turn's '{speaker}' is {turn.get(speaker)!r}; known are {', '.join(ROLES)}")
     return {"role": ROLES[turn[speaker]], "content": turn[text]}

@@ -12,6 +12,8 @@ BIASED = ("qwen2",)
 """Model types whose q, k and v have a bias that ``config.json`` does not tell."""
 NORMED_HEADS = ("qwen3",)
 """Model types that normalize each head's query and key."""
+TIED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "cohere", "cohere2", "smollm3")
+"""Model types whose head is the embeddings if their configuration does not say."""
 GATED = ("silu", "swish", "swiglu")
 
 
@@ -136,7 +138,7 @@ def of_config(config: dict) -> Shape:
         keys=keys,
         head=head,
         vocabulary=config["vocab_size"],
-        tied=bool(config.get("tie_word_embeddings")),
+        tied=bool(config.get("tie_word_embeddings", kind in TIED)),
         products=products,
         normed_heads=kind in NORMED_HEADS,
     )
