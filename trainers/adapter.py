@@ -1,6 +1,7 @@
 """The model that learns: a base (bf16, fp32 or NF4) with a LoRA adapter, new or to learn on, or all of its weights."""
 
 import json
+import math
 import re
 import shutil
 from contextlib import contextmanager
@@ -182,12 +183,15 @@ def scale(adapter: Path, out: Path, factor: float) -> Path:
     are interpolated: ``W + factor * B A``, so that the adapter's matrices B are multiplied.
 
     Raises:
-        InputError: not an adapter, or it has other weights than LoRA's A and B (DoRA, biases, whole modules).
+        InputError: not an adapter, a factor that is no number, or other weights than LoRA's A and B (DoRA, biases,
+            whole modules).
     """
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
 
+    if not math.isfinite(factor):
+        raise InputError(f"a strength of {factor} leaves no numbers; give a share of the adapter's change, such as 0.7")
     if not (adapter / WEIGHTS).is_file():
         raise InputError(f"{adapter}: not an adapter folder (no {WEIGHTS})")
     with safe_open(adapter / WEIGHTS, framework="pt") as stored:

@@ -74,6 +74,12 @@ class Retrieval:
         write: Callable[[list[str]], list[str]] | None = None,
     ):
         queries([], query, write)
+        for name, value in {"search": search, "fuse": fuse}.items():
+            if not isinstance(value, str):
+                raise InputError(f"{name}={value}: must be a text")
+        for name, value in {"mmr": mmr, "filter": filter}.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise InputError(f"{name}={value}: must be a number")
         if search not in SEARCHES and ":" not in search:
             raise InputError(
                 f"unknown search '{search}'; there are {', '.join(SEARCHES)}, and package.module:Class for a "

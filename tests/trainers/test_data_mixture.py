@@ -88,6 +88,8 @@ def test_validation_splits_may_be_held_out(recipe_file):
         ({"source": "medqa", "split": "test"}, "medqa: split test is for measuring"),
         ({"source": "some/data", "split": "train+test"}, "is for measuring"),
         ({"source": "openlifescienceai/medmcqa", "split": "validation"}, "holds medmcqa's test questions"),
+        ({"source": "openlifescienceai/medmcqa", "split": "train+validation[:9]"}, "holds medmcqa's test questions"),
+        ({"source": "qiaojin/PubMedQA/pqa_labeled", "split": "train[:600]"}, "holds pubmedqa's test questions"),
         ({"source": "medqa", "split": "nowhere"}, "medqa has no split 'nowhere'"),
         ("qiaojin/PubMedQA/pqa_labeled", "holds pubmedqa's test questions"),
         ("{source: medqa}", "not JSON"),

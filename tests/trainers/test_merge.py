@@ -154,6 +154,13 @@ def test_a_part_that_cannot_be_kept_is_refused_before_training(recipe_file, sett
         sft.prepare(["--config", recipe_file(**settings)])
 
 
+def test_a_strength_that_is_no_number_is_refused(tmp_path):
+    for factor in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"a strength of {factor} leaves no numbers"):
+            adapter.scale(tmp_path, tmp_path / "scaled", factor)
+    assert not (tmp_path / "scaled").exists()
+
+
 def test_what_cannot_be_scaled_is_refused(trained, tmp_path):
     source = trained(use_dora=True)
     with pytest.raises(InputError, match="magnitude.*none of LoRA's two matrices"):

@@ -109,7 +109,8 @@ def _allowed(source: Source) -> Source:
         raise InputError(
             f"{source.source}: split {source.split} is for measuring; learn from train, choose on validation"
         )
-    if benchmark := MEASURED.get((source.source, source.split)):
+    whole = [part.partition("[")[0].strip() for part in source.split.split("+")]  # of "train[:600]+validation"
+    if benchmark := next(filter(None, (MEASURED.get((source.source, split)) for split in whole)), None):
         raise InputError(
             f"{source.source}: {source.split} holds {benchmark}'s test questions; name '{benchmark}' instead"
         )
