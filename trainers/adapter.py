@@ -176,6 +176,20 @@ def publish_model(checkpoint: Path, model: Path, base: str, revision: str | None
         files.write_json(folder / models.ADAPTER_CARD, card)
 
 
+def demand_targets(model, names: str | list[str] | None) -> None:
+    """See that each of the maps that ``names`` lists (lora_target_modules) got its LoRA.
+
+    Raises:
+        InputError: the model has no map of such a name; PEFT complains only where it has none of all.
+    """
+    found = getattr(getattr(model, "base_model", None), "targeted_module_names", None)
+    if not found or not isinstance(names, list) or names == ["all-linear"]:
+        return
+    if missing := [name for name in names if not any(f".{path}".endswith(f".{name}") for path in found)]:
+        has = ", ".join(sorted({path.rpartition(".")[2] for path in found}))
+        raise InputError(f"lora_target_modules: the model has no map '{missing[0]}' beside {has}; mend or leave it out")
+
+
 def scale(adapter: Path, out: Path, factor: float) -> Path:
     """Write an adapter that changes the base's weights ``factor`` times as much into folder ``out``; returns it.
 

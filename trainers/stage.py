@@ -244,6 +244,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
         )
     except ValueError as error:
         raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
+    adapter.demand_targets(trainer.model, stage.model.lora_target_modules)
     if training.neftune_noise_alpha is not None:
         trainer.on_documents = noise.add(trainer.model, training.neftune_noise_alpha)
     trackers.keep(trainer, stage.out)

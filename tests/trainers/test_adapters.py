@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medtasks.errors import InputError
-from trainers import adapter, sft
+from trainers import adapter, sft, stage
 
 
 def logits(model, tokenizer, prompt="Question: which?\nAnswer:"):
@@ -22,6 +22,13 @@ def trained(recipe_file, tmp_path):
     path = recipe_file(merge=True)
     sft.main(["--config", path])
     return path, tmp_path / "out"
+
+
+def test_each_map_that_a_recipe_names_must_be_there(recipe_file, tmp_path):
+    with pytest.raises(InputError, match="the model has no map 'foo_proj' beside q_proj; mend or leave it out"):
+        stage.train(sft.prepare(["--config", recipe_file(lora_target_modules=["q_proj", "foo_proj"])]))
+    assert not (tmp_path / "out" / "adapter").exists()
+    assert sft.main(["--config", recipe_file(lora_target_modules=["self_attn.q_proj", "v_proj"], max_steps=1)]) == 0
 
 
 def test_the_merged_model_answers_as_base_and_adapter_do(trained, base):
