@@ -9,10 +9,7 @@ def positive(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is less.
     """
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+    return _from(1, text)
 
 
 def natural(text: str) -> int:
@@ -21,7 +18,11 @@ def natural(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is less.
     """
+    return _from(0, text)
+
+
+def _from(least: int, text: str) -> int:
     number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
     return number

@@ -56,12 +56,17 @@ def split(passages: Iterable[dict], chunking: Chunking) -> Iterator[dict]:
         text = passage["text"]
         pieces = [text] if len(text) <= chunking.size else cut(text)
         for n, piece in enumerate(pieces):
-            yield {field: passage[field] for field in FIELDS} | {"id": f"{passage['id']}{SEPARATOR}{n}", "text": piece}
+            yield {field: passage[field] for field in FIELDS} | {"id": snippet_id(passage["id"], n), "text": piece}
 
 
-def passage_and_number(snippet_id: str) -> tuple[str, int]:
-    """The id of the passage that a snippet was cut from, and its place in it, from 0."""
-    passage, _, number = snippet_id.rpartition(SEPARATOR)
+def snippet_id(passage: str, number: int) -> str:
+    """The id of a passage's snippet by its place in it, from 0."""
+    return f"{passage}{SEPARATOR}{number}"
+
+
+def passage_and_number(identity: str) -> tuple[str, int]:
+    """What :func:`snippet_id` was made of."""
+    passage, _, number = identity.rpartition(SEPARATOR)
     return passage, int(number)
 
 

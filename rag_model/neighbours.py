@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_model import chunking
-from rag_model.chunking import SEPARATOR
 
 if TYPE_CHECKING:
     from rag_model.index import Index
@@ -34,7 +33,7 @@ class Stretch:
 
     @property
     def ids(self) -> list[str]:
-        return [f"{self.passage}{SEPARATOR}{number}" for number in range(self.first, self.last + 1)]
+        return [chunking.snippet_id(self.passage, number) for number in range(self.first, self.last + 1)]
 
 
 def stretches(index: "Index", found: Iterable[tuple[str, float]], n: int) -> list[Stretch]:
@@ -48,9 +47,9 @@ def stretches(index: "Index", found: Iterable[tuple[str, float]], n: int) -> lis
     for snippet_id, score in found:
         passage, number = chunking.passage_and_number(snippet_id)
         first = last = number
-        while first > number - n and f"{passage}{SEPARATOR}{first - 1}" in index.offsets:
+        while first > number - n and chunking.snippet_id(passage, first - 1) in index.offsets:
             first -= 1
-        while last < number + n and f"{passage}{SEPARATOR}{last + 1}" in index.offsets:
+        while last < number + n and chunking.snippet_id(passage, last + 1) in index.offsets:
             last += 1
         new = Stretch(passage, first, last, snippet_id, score)
         meeting = [one for one in made if one.passage == passage and one.first <= last + 1 and first <= one.last + 1]
