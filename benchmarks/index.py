@@ -89,7 +89,7 @@ def _machine(device: str) -> dict:
 
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
     gpus = torch.cuda.device_count() if device == "cuda" else 0
-    return {"device": name, "gpus": gpus, "cores": os.cpu_count(), "torch": torch.__version__}
+    return {"device": name, "gpus": gpus, "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
 
 
 def _write_snippets(arguments: argparse.Namespace, file: Path) -> int:

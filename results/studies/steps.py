@@ -5,6 +5,7 @@ our code and the libraries that do the work, task files, recipes, data, and the 
 study's folder lies does not count.
 """
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def _training(study: Study, name: str, out: Path, base: dict[str, str]) -> Step:
     def command(folder: Path) -> list[str]:
         words = ["-m", "accelerate.commands.launch", "--quiet", *training.launch, "-m", f"trainers.{training.stage}"]
         words += ["--config", training.recipe, "--model_name_or_path", study.base]
-        return [*words, "--output_dir", str(folder / "trainings" / name), *_flags(training.overrides)]
+        return [*words, "--output_dir", str(folder / "trainings" / name), *_recipe_keys(training.overrides)]
 
     def depends() -> dict[str, str]:
         stages = recipes.stages(training).values()
@@ -195,6 +196,17 @@ def _trained(study: Study, name: str, out: Path) -> dict[str, str]:
 def evaluated(run: Path) -> Path:
     """Where lm-eval writes before its output becomes the run folder ``run``."""
     return run.with_name(f".{run.name}.output")
+
+
+def _recipe_keys(overrides: dict) -> list[str]:
+    """A recipe's overrides as trainers read them: true and false are both said, and a mapping is JSON."""
+
+    def told(value):
+        if isinstance(value, list):
+            return [told(item) for item in value]
+        return json.dumps(value, sort_keys=True) if isinstance(value, dict | bool) else value
+
+    return _flags({name: told(value) for name, value in overrides.items()})
 
 
 def _flags(options: dict) -> list[str]:

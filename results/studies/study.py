@@ -108,6 +108,11 @@ def load(path: str | Path) -> Study:
             raise InputError(
                 f"{path}: trainings.{name}: no recipe file {training.recipe} (relative to {Path.cwd().name}/)"
             )
+        if empty := [key for key, value in training.overrides.items() if value is None]:
+            raise InputError(
+                f"{path}: trainings.{name}: overrides.{empty[0]} is null, which cannot be said on a command line; give "
+                "a value, or take the key out of the recipe"
+            )
     return study
 
 

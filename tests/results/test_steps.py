@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medtasks import catalogue, sources
 from medtasks.errors import InputError
-from results.studies import dependencies, inputs, steps
+from results.studies import dependencies, inputs, recipes, steps
 from results.studies.study import Index, Study, Training, Variant
+from trainers import recipe
 
 ROOT = Path(__file__).parents[2]
 ALL = {"index-i", "train-sft", "train-msft", "eval-base", "eval-rag", "eval-sft", "eval-both"}
@@ -102,6 +104,23 @@ def test_plan_orders_the_steps_and_makes_their_commands(world):
     assert "--num_fewshot" not in rag and rag[rag.index("--tasks") + 1] == "medqa,medmcqa"
     assert found["eval-base"].output == Path("out/runs/base/predictions.jsonl")
     assert all(step.problem is None for step in found.values())
+
+
+def test_a_training_gets_every_override_as_the_study_says_it(world):
+    """Against a recipe that says the opposite; also what is recorded (``recipes.stages``) is what is trained."""
+    from trl import ModelConfig, SFTConfig
+
+    says = {"use_peft": True, "load_in_4bit": True, "bf16": False, "lora_target_modules": "all-linear"}
+    Path("sft.yaml").write_text(yaml.safe_dump(says))
+    overrides = {"use_peft": False, "load_in_4bit": False, "bf16": True, "learning_rate": 0.5}
+    overrides |= {"lora_target_modules": ["q_proj", "k_proj"], "lr_scheduler_kwargs": {"min_lr": 0.1, "wide": False}}
+    training = Training("sft", "sft.yaml", overrides)
+    command = planned(dataclasses.replace(STUDY, trainings=STUDY.trainings | {"sft": training}))["train-sft"].command
+    arguments = command[command.index("trainers.sft") + 1 :]
+    read = recipe.settings([SFTConfig, ModelConfig], arguments, "")
+    read["lr_scheduler_kwargs"] = json.loads(read["lr_scheduler_kwargs"])  # as SFTConfig does
+    assert {name: read[name] for name in overrides} == overrides
+    assert {name: recipes.stages(training)["sft"][name] for name in overrides} == overrides
 
 
 def test_an_index_may_leave_test_items_in(world):

@@ -44,6 +44,10 @@ def test_a_study_file_becomes_a_study(tmp_path, monkeypatch):
         ({"trainings": {"sft": {"stage": "sft"}}}, "trainings.sft: the key 'recipe' is missing"),
         ({"trainings": {"sft": {"stage": "dpo", "recipe": "r.yaml"}}}, "unknown stage 'dpo'"),
         ({"trainings": {"sft": {"stage": "sft", "recipe": "q.yaml"}}}, "no recipe file q.yaml"),
+        (
+            {"trainings": {"sft": {"stage": "sft", "recipe": "r.yaml", "overrides": {"max_length": None}}}},
+            "trainings.sft: overrides.max_length is null",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path, monkeypatch, changes, message):
