@@ -19,6 +19,9 @@ The test items that a build keeps out by default are not looked for here: the pe
 
 With `--device cuda` it measures ours alone, stage by stage, the check for test items included. If the corpora give
 fewer snippets than asked for, they are repeated with other ids, and the number of different texts is in the figures.
+Cores are those that the process may use.
+
+Measured: figures/index_cpu.json; figures/index_h100.json (200,000 snippets: 110 s to exact search, 301 s with Chroma).
 """
 
 import argparse
