@@ -129,7 +129,8 @@ def assert_same_step(ours, theirs) -> None:
     for key in ("loss", "grad_norm"):
         assert ours[0][key] == pytest.approx(theirs[0][key], rel=1e-5)
     for name, gradient in theirs[1].items():
-        torch.testing.assert_close(ours[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+        # 1e-5 is seen where processors round differently; attention across documents makes it .7 and more
+        assert (ours[1][name] - gradient).norm() < 1e-4 * gradient.norm(), name
 
 
 def test_packed_questions_teach_what_they_teach_alone(recipe, known_adapter, write_jsonl, make_item, tmp_path):
