@@ -25,7 +25,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
     """
     if not args.corpus:
         raise InputError("no corpus; name 'sample', a .jsonl(.gz) file or a Hub dataset")
-    sources = [mixture.parse(entry, mixture.CORPUS_KEYS) for entry in args.corpus]
+    sources = mixture.parse_all(args.corpus, mixture.CORPUS_KEYS)
     share = {"raw": 0.0, "comprehension": 1.0, "mixed": args.comprehension_share}[args.text_style]
     if not 0 <= share <= 1:
         raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
