@@ -137,6 +137,7 @@ def _settings(stage: str, argv: list[str], overrides: dict | None = None) -> dic
     from trl import ModelConfig, SFTConfig
 
     from trainers import data
+    from trainers import stage as training
     from trainers.acceleration import AccelerationArguments
     from trainers.run_folder import RunArguments
 
@@ -145,6 +146,7 @@ def _settings(stage: str, argv: list[str], overrides: dict | None = None) -> dic
     found = recipe.settings(kinds, argv, __doc__, overrides)
     if not found["model_name_or_path"]:
         raise InputError("model_name_or_path is not set; give a model folder or a Hub id")
+    training.check_numbers(found)
     return found
 
 
