@@ -101,6 +101,7 @@ def settle(training, model, run: RunArguments) -> Path:
         raise InputError("max_length: packed rows need a length; give a number of tokens, or say 'packing: false'")
     processes.check(training, model)
     adapter.check_base(model, run.full_finetuning)
+    adapter.keep_target_a_name(model)
     if run.full_finetuning and (run.adapter or run.merge):
         key = "adapter" if run.adapter else "merge"
         raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")

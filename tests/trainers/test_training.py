@@ -245,6 +245,12 @@ def test_a_folder_of_someone_else_is_left_alone(recipe_file, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["adapter"]
 
 
+def test_one_target_is_a_name_as_several_are(recipe_file):
+    trainer = stage._build(sft.prepare(["--config", recipe_file(lora_target_modules=["q_proj"])]))
+    learned = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert len(learned) == 4 and all(".q_proj.lora_" in name for name in learned)
+
+
 def test_settings_that_do_not_go_together_leave_nothing(recipe_file, tmp_path):
     with pytest.raises(InputError, match="do not go together.*no_such_layer"):
         train(recipe_file(lora_target_modules="no_such_layer"))
