@@ -55,6 +55,13 @@ def _check_weights_can_learn(model_args) -> None:
         )
 
 
+def keep_target_a_name(model_args) -> None:
+    """Let ``lora_target_modules`` of one name be a name; TRL makes a text of it, which PEFT takes for a pattern that
+    must match a map's whole path."""
+    if isinstance(name := model_args.lora_target_modules, str) and name.isidentifier():
+        model_args.lora_target_modules = [name]
+
+
 def check_adapter(model_args, adapter: str) -> None:
     """Raise InputError unless the adapter can learn on: it is there, for this base, and shaped as the recipe says."""
     models.check_adapter(adapter, model_args.model_name_or_path)

@@ -133,11 +133,13 @@ def _recipes(argv: list[str]) -> dict[str, dict]:
 
 
 def _settings(stage: str, argv: list[str], overrides: dict | None = None) -> dict:
-    """Every key of a stage's recipe, defaults included."""
+    """Every key of a stage's recipe, defaults included; of a base that is stored in 4 or 8 bits, as it is stored."""
     from trl import ModelConfig, SFTConfig
 
     from trainers import data
+    from trainers import stage as training
     from trainers.acceleration import AccelerationArguments
+    from trainers.planning import shape
     from trainers.run_folder import RunArguments
 
     kind = data.SFTDataArguments if stage == "sft" else data.CPTDataArguments
@@ -145,7 +147,8 @@ def _settings(stage: str, argv: list[str], overrides: dict | None = None) -> dic
     found = recipe.settings(kinds, argv, __doc__, overrides)
     if not found["model_name_or_path"]:
         raise InputError("model_name_or_path is not set; give a model folder or a Hub id")
-    return found
+    training.check_numbers(found)
+    return found | shape.stored_as(found["model_name_or_path"], found["model_revision"])
 
 
 def _stage(name: str, settings: dict, options, vram: float, gpu: str | None) -> dict:

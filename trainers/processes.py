@@ -4,18 +4,36 @@ import os
 
 from medtasks.errors import InputError
 
+NUMBERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers (torchrun, MPI) tell a process how many there are."""
+
 
 def sharded() -> bool:
     """Whether `accelerate launch` asked for FSDP: every process holds a part of the model's weights."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
+def _lacks_its_peers() -> bool:
+    """Whether `accelerate launch` started one process where its number is larger: with ``--cpu``, and with neither a
+    configuration nor several GPUs. It then sets the address at which several would meet, but not how many they are
+    (accelerate 1.15, ``prepare_simple_launcher_cmd_env``)."""
+    is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    return is_launched and "MASTER_ADDR" in os.environ and not any(key in os.environ for key in NUMBERS)
+
+
 def check(training, model) -> None:
-    """Refuse, before anything is loaded, a launch that cannot train.
+    """Refuse, before anything is loaded, a launch that cannot train, or not in as many processes as were asked for.
 
     Raises:
-        InputError: several GPUs are visible to one process, or FSDP cannot shard what the recipe asks for.
+        InputError: several GPUs are visible to one process, one process was started for several, or FSDP cannot shard
+            what the recipe asks for.
     """
+    if _lacks_its_peers():
+        raise InputError(
+            "accelerate started one process, and its --num_processes is larger; say '--num_processes 1', or, for more, "
+            "on CPUs too, 'accelerate launch --multi_gpu --num_processes N -m trainers.sft --config RECIPE' without "
+            "--cpu (an environment's own MASTER_ADDR looks the same: unset it)"
+        )
     if training.n_gpu > 1:
         raise InputError(
             f"{training.n_gpu} GPUs are visible to one process; start one process for each ('accelerate launch "

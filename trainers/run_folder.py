@@ -105,6 +105,13 @@ def begin(out: Path, run: dict) -> None:
     files.write_json(out / RUN, json.loads(json.dumps(run)))
 
 
+def clear(out: Path) -> None:
+    """Remove what a run has left in ``out``."""
+    for name in OURS:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def finished(out: Path) -> bool:
     """Whether the run in ``out`` came to its end."""
     return (out / FINISHED).is_file()
@@ -156,9 +163,7 @@ def _check_owner(out: Path, run: dict, overwrite: bool) -> None:
             f"{out}: belongs to another run ({_difference(before, now)}); give another output_dir, or "
             "'overwrite: true' to replace it"
         )
-    for name in OURS:
-        path = out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    clear(out)
 
 
 def _difference(before: dict, now: dict) -> str:

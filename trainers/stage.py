@@ -6,7 +6,8 @@ import math
 import os
 import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,8 +34,23 @@ NOT_HERE = {
     "chat_template_path": "the model keeps its chat template",
     "eos_token": "the model keeps its tokenizer",
     "assistant_only_loss": "completions are what is learned, and nothing else",
+    "torch_compile": "layers are compiled by compile_layers",
 }
 """TRL's keys that have no place here, and why."""
+
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "eval_accumulation_steps": 1,
+    "max_length": 1,
+    "num_train_epochs": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_spike": 0,
+    "dataloader_num_workers": 0,
+}
+"""The smallest number that a key may have; all of them are finite."""
 
 SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 LIBRARIES = ("trl", "peft", "transformers", "torch", "accelerate", "datasets")
@@ -80,8 +96,12 @@ def settle(training, model, run: RunArguments) -> Path:
             raise InputError(f"{key} has no place here: {reason}; take the key out")
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
+    check_numbers(vars(training) | vars(run))
+    if training.packing and training.max_length is None:
+        raise InputError("max_length: packed rows need a length; give a number of tokens, or say 'packing: false'")
     processes.check(training, model)
     adapter.check_base(model, run.full_finetuning)
+    adapter.keep_target_a_name(model)
     if run.full_finetuning and (run.adapter or run.merge):
         key = "adapter" if run.adapter else "merge"
         raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
@@ -98,6 +118,13 @@ def settle(training, model, run: RunArguments) -> Path:
     if training.ddp_find_unused_parameters is None:
         training.ddp_find_unused_parameters = False  # every adapter weight takes part in every forward
     return out
+
+
+def check_numbers(settings: dict) -> None:
+    """Raise InputError where a number is too small for its key, infinite or none at all; None is a key left out."""
+    for key, least in LEAST.items():
+        if settings[key] is not None and not least <= settings[key] < math.inf:
+            raise InputError(f"{key} is {settings[key]}; it must be a number from {least} on")
 
 
 def train(stage: Stage) -> None:
@@ -163,19 +190,43 @@ def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
 
 
 def _attempt(stage: Stage, run: dict) -> None:
-    """Build the trainer, and train from the last checkpoint on."""
+    """Build the trainer, and train from the last checkpoint on.
+
+    Raises:
+        InputError: settings that do not go together, some of which show when training begins: nothing is left then,
+            since the mended recipe is another run.
+    """
     from accelerate import PartialState
 
+    first = PartialState().is_main_process
     checkpoint, _ = run_folder.last_checkpoint(stage.out)
     if checkpoint is not None:
         stage.training.eval_on_start = False  # the start is in the checkpoint's history
     trainer = _build(stage)
-    if PartialState().is_main_process:
+    if first:
         run_folder.begin(stage.out, run)
         _write_data(stage)
         (stage.out / guards.DIVERGED).unlink(missing_ok=True)
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    try:
+        with _blaming_settings(until=lambda: trainer.has_begun):
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except InputError:
+        if first and checkpoint is None and not trainer.has_begun:
+            run_folder.clear(stage.out)
+        raise
     trainer.accelerator.free_memory()
+
+
+@contextmanager
+def _blaming_settings(until: Callable[[], bool] = lambda: False):
+    """Make one line of what libraries say of settings: of optimizer, schedule, loaders and kernels, which they make
+    when training begins. What fails later, when ``until`` holds, is a fault of the code and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        if until():
+            raise
+        raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
 
 
 def _next_knob(stage: Stage) -> str:
@@ -225,7 +276,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     arguments.accelerator_config = copy.copy(training.accelerator_config)
     arguments.accelerator_config.non_blocking = training.device.type == "cuda"  # of pinned memory
-    try:
+    with _blaming_settings():
         trainer = Trainer(
             model=model,
             args=arguments,
@@ -242,8 +293,6 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
                 report.CostMeter(stage.out / "cost.json", started, training.device),
             ],
         )
-    except ValueError as error:
-        raise InputError(f"these settings do not go together: {' '.join(str(error).split())}") from error
     adapter.demand_targets(trainer.model, stage.model.lora_target_modules)
     if training.neftune_noise_alpha is not None:
         trainer.on_documents = noise.add(trainer.model, training.neftune_noise_alpha)
@@ -257,7 +306,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
 def _pack(stage: Stage, tokenizer) -> batches.Packed:
     """The stage's examples in the order of training."""
     training = stage.training
-    return batches.pack(
+    packed = batches.pack(
         stage.examples.epoch,
         tokenizer,
         epochs=training.num_train_epochs,
@@ -266,6 +315,13 @@ def _pack(stage: Stage, tokenizer) -> batches.Packed:
         max_length=training.max_length,
         strategy=training.packing_strategy if training.packing else None,
     )
+    batch = training.per_device_train_batch_size * training.world_size
+    if training.dataloader_drop_last and len(packed.rows) < batch:
+        raise InputError(
+            f"dataloader_drop_last: {len(packed.rows)} rows are fewer than a batch of {batch}, and none would be "
+            "learned; take the key out"
+        )
+    return packed
 
 
 def _rows_a_step(training) -> int:

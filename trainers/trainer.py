@@ -21,10 +21,12 @@ class Trainer(SFTTrainer):
 
     Attributes:
         on_documents: called with the boundaries of documents before each micro-batch that is learned from.
+        has_begun: whether a micro-batch was learned from.
     """
 
     def __init__(self, *args, guard: "Guard", epochs: float = 1.0, **keywords):
         self.on_documents = None
+        self.has_begun = False
         self._hits: list[tuple[torch.Tensor, int]] = []
         self.has_own_head = False
         self.guard, self.epochs = guard, epochs
@@ -39,6 +41,7 @@ class Trainer(SFTTrainer):
             self.on_documents(inputs["cu_seq_lens_q"])
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.guard.add(inputs["examples"], loss)
+        self.has_begun = True
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

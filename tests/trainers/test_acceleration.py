@@ -18,7 +18,7 @@ def losses(out) -> list[float]:
 
 def decide(on_gpu=True, shards=False, rows=2, tokens=acceleration.COMPILES_FROM, asked=None, model=None, training=None):
     usual = {"world_size": 1, "gradient_checkpointing": False, "per_device_train_batch_size": rows}
-    usual |= {"neftune_noise_alpha": None, "bf16": True, "fp16": False}
+    usual |= {"neftune_noise_alpha": None, "bf16": True, "fp16": False, "activation_offloading": False}
     device = SimpleNamespace(type="cuda" if on_gpu else "cpu")
     parts = [{"input_ids": range(100), "seq_lengths": [60, 40]}, {"input_ids": range(tokens - 100), "seq_lengths": [1]}]
     model = {"load_in_4bit": True, "attn_implementation": None, "lora_dropout": 0.0, "dtype": "float32"} | (model or {})
@@ -88,6 +88,16 @@ def test_the_attention_that_a_recipe_names_is_taken():
             "cuda_graph: gradient_checkpointing computes",
         ),
         ({"asked": {"cuda_graph": True, "compile_layers": False}}, "cuda_graph: layers are not compiled"),
+        (
+            {"on_gpu": False, "model": {"attn_implementation": attention.NAME}},
+            "packed learns on a GPU alone; say 'sdpa'",
+        ),
+        ({"on_gpu": False, "model": {"attn_implementation": "flex_attention"}}, "flex_attention learns on a GPU alone"),
+        (
+            {"model": {"attn_implementation": attention.NAME}, "training": {"bf16": False}},
+            "packed computes in 16 bits alone; say 'bf16: true'",
+        ),
+        ({"on_gpu": False, "training": {"activation_offloading": True}}, "activation_offloading: there is no GPU"),
     ],
 )
 def test_what_is_asked_for_and_cannot_be_is_refused(case, complaint):

@@ -176,6 +176,28 @@ def test_a_share_of_the_passages_is_held_out(write_jsonl):
             data.cpt_examples(CPTDataArguments([path], dev_share=share, decontaminate=False), 1)
 
 
+def test_passages_that_come_twice_are_dropped_and_named(write_jsonl):
+    one, other = {"id": "a", "text": "It beats."}, {"id": "a", "text": "It rests."}
+    path = write_jsonl([one, other, one, other, {"text": "It beats."}], "corpus.jsonl")
+    examples = data.cpt_examples(CPTDataArguments([path], decontaminate=False))
+    assert examples.rows == [{"text": "It beats."}, {"text": "It rests."}]
+    assert [row["place"] for row in examples.dropped] == [f"{path}:3", f"{path}:4", "corpus.jsonl:5"]
+    assert {row["reason"] for row in examples.dropped} == {"duplicates"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([{"text": "Fine."}, {"text": "Cut \ud83d"}], "corpus.jsonl:2: half of a surrogate pair"),
+        ([{"text": "Fine."}, {"text": None}], "corpus.jsonl:2: no text"),
+        ([], "corpus.jsonl: the corpus is empty"),
+    ],
+)
+def test_passages_that_cannot_be_read_are_named(write_jsonl, rows, complaint):
+    with pytest.raises(InputError, match=complaint):
+        data.cpt_examples(CPTDataArguments([write_jsonl(rows, "corpus.jsonl")], decontaminate=False))
+
+
 def test_passages_become_texts(write_jsonl):
     question = max((item["question"] for item in benchmarks.load("medqa", "test")), key=len)
     passages = [

@@ -8,7 +8,7 @@ import pytest
 from medtasks import mcq
 from medtasks.errors import InputError
 from trainers import cpt, data, sft
-from trainers.data import CPTDataArguments, SFTDataArguments, mixture
+from trainers.data import CPTDataArguments, SFTDataArguments, account, mixture, schemas
 
 
 def learned(*entries, seed=1, **changes):
@@ -67,6 +67,38 @@ def test_a_recipe_mixes_strings_and_mappings(recipe_file, forty, write_jsonl, ma
     assert len(sft.prepare(["--config", recipe_file(), *json_given]).examples.rows) == 3
 
 
+def test_a_source_may_be_listed_twice_for_other_columns_and_is_accounted_apart(write_jsonl):
+    path = write_jsonl([{"Q": "Why?", "A": "So.", "who": "Who?", "name": ""}, {"Q": "Why?", "A": "So."}])
+    columns = ({"question": "Q", "answer": "A"}, {"question": "who", "answer": "name"})
+    examples = learned(*({"source": path, "columns": each} for each in columns), skip_faulty=True)
+    first, second = account._sources(examples)
+    assert first["source"] != second["source"] and list(examples.taken.values()) == [1, 0]
+    assert (first["dropped"], second["dropped"]) == ({"duplicates": 1}, {"faulty": 2})
+
+
+@pytest.mark.parametrize("again", [{}, {"weight": 0.5}, {"style": "rationale"}, {"replay": True}])
+def test_the_same_rows_are_listed_once(forty, again):
+    corpus = {"source": "sample", **{key: value for key, value in again.items() if key != "style"}}
+    for refuse in (
+        lambda: learned(forty, {"source": forty} | again),
+        lambda: learned("medqa", dev_sources=["medqa", json.dumps({"source": "medqa"} | again)]),
+        lambda: data.cpt_examples(CPTDataArguments(["sample", json.dumps(corpus)])),
+    ):
+        with pytest.raises(InputError, match="is listed twice, and duplicates are dropped; .*'weight: 2'"):
+            refuse()
+    first = {"source": forty, "take": 4}
+    with pytest.raises(InputError, match="items.jsonl:4: is listed twice"):
+        learned(first, first)
+
+
+def test_parts_of_a_source_may_be_learned_in_several_styles(forty):
+    examples = learned(*({"source": forty, "take": 4, "style": style} for style in ("letter", "rationale")))
+    assert [(about["usable"], about["dropped"]) for about in account._sources(examples)] == [
+        (4, {}),
+        (4, {"duplicates": 4}),
+    ]
+
+
 def test_validation_splits_may_be_held_out(recipe_file):
     dev = {"source": "medqa", "split": "validation", "take": 3}
     stage = sft.prepare(["--config", recipe_file(dev_sources=[dev], max_length=2000)])
@@ -84,6 +116,8 @@ def test_validation_splits_may_be_held_out(recipe_file):
         ({"source": "medqa", "take": 1.5}, "take is 1.5; it must be a whole number"),
         ({"source": "medqa", "style": "song"}, "one of letter, rationale, free"),
         ({"source": "medqa", "columns": ["Q"]}, "columns is .* a mapping"),
+        ({"source": "x.jsonl", "columns": {"anwser": "A"}}, "x.jsonl: .* 'anwser' .did you mean 'answer'.*rationale"),
+        ({"source": "medqa", "columns": {"answer": "A"}}, "the columns of a benchmark are known"),
         ({"source": "medqa", "replay": "yes"}, "true or false"),
         ({"source": "medqa", "split": "test"}, "medqa: split test is for measuring"),
         ({"source": "some/data", "split": "train+test"}, "is for measuring"),
@@ -99,6 +133,12 @@ def test_what_is_no_source_is_refused(entry, complaint):
     with pytest.raises(InputError, match=complaint) as caught:
         learned(entry)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["answer_idx", "opd", "exp", "pubid", "Complex_CoT", "input", "conversations"])
+def test_every_name_that_a_row_is_read_by_may_be_a_column_s(name):
+    assert mixture.parse(json.dumps({"source": "x.jsonl", "columns": {name: "x"}})).columns == {name: "x"}
+    assert len(set(schemas.KNOWN)) == len(schemas.KNOWN)
 
 
 def test_a_file_has_no_split(forty):

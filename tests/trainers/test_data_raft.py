@@ -152,10 +152,41 @@ def test_bad_mappings_are_refused(items, raft, complaint):
         learned(items, raft)
 
 
-@pytest.mark.parametrize("line", [{"passages": [1], "id": "a"}, {"id": "a"}, {"passages": []}])
-def test_bad_lines_are_named(items, write_jsonl, line):
-    with pytest.raises(InputError, match="bad.jsonl:1: "):
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ({"passages": [1], "id": "a"}, "a passage needs a text"),
+        ({"passages": [{"text": None}], "id": "a"}, "a passage needs a text"),
+        ({"passages": [{"text": " "}], "id": "a"}, "a passage needs a text"),
+        ({"passages": [{"text": 5}], "id": "a"}, "a passage needs a text"),
+        ({"passages": [{"text": "x", "title": ["y"]}], "id": "a"}, "the title of a passage is not a text"),
+        ({"passages": [{"text": "\ud83d"}], "id": "a"}, "half of a surrogate pair"),
+        ({"passages": [{"id": ["p1"]}], "id": "a"}, "an id is neither"),
+        ({"passages": [], "id": {"a": 1}}, "an id is neither"),
+        ({"passages": [], "question": ["Why?"]}, "the question is not a text"),
+        ({"passages": [], "id": "a", "query": 7}, "the question is not a text"),
+        ({"id": "a"}, "no list of passages"),
+        ({"passages": {"text": "x"}, "id": "a"}, "no list of passages"),
+        ({"passages": []}, "neither id nor question"),
+    ],
+)
+def test_bad_lines_are_named(items, write_jsonl, line, complaint):
+    with pytest.raises(InputError, match=f"bad.jsonl:1: {complaint}"):
         learned(items, {"passages": write_jsonl([line], "bad.jsonl")})
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"text": "x"}, "no id"),
+        (["p1"], "no id"),
+        ({"id": "p1", "text": None}, "a passage needs a text"),
+    ],
+)
+def test_bad_snippets_are_named(items, write_jsonl, row, complaint):
+    lines = write_jsonl([{"id": "item-0", "passages": [{"id": "p1", "text": None}]}], "lines.jsonl")
+    with pytest.raises(InputError, match=f"snippets.jsonl:1: {complaint}"):
+        learned(items, {"passages": lines, "snippets": write_jsonl([row], "snippets.jsonl")})
 
 
 def test_what_medadapt_rag_passages_writes_is_learned_from(items, make_item, tmp_path, monkeypatch):

@@ -113,6 +113,22 @@ def test_columns_of_other_names_are_told(write_jsonl):
         sft(json.dumps(entry))
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Why \ud800?", "answer": "So."},
+        {"question": "Which?", "choices": ["a", "\udfff b"], "answer": 0},
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Sure \ud83d"}]},
+    ],
+)
+def test_half_a_surrogate_pair_is_told_with_its_row(write_jsonl, row):
+    whole = {"question": "Why \U0001f48a?", "answer": "So."}
+    path = write_jsonl([whole, row])
+    with pytest.raises(InputError, match=r"1 of 2 rows .*items.jsonl:2: half of a surrogate pair .'.u"):
+        sft(path)
+    assert sft(path, skip_faulty=True).rows == [{"prompt": "Question: Why \U0001f48a?\nAnswer:", "completion": " So."}]
+
+
 FAULTY = [
     {"question": "Fine?", "answer": "Yes."},
     {"question": "Which?", "choices": ["a", "b"], "answer": 5},

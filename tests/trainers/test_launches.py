@@ -183,6 +183,30 @@ def test_several_gpus_in_one_process_are_refused_with_the_line_to_launch(recipe_
     assert not (tmp_path / "out").exists()
 
 
+def launched_alone(*arguments) -> dict:
+    """What `accelerate launch` adds to the environment of a process that it starts alone, without a configuration."""
+    from accelerate.commands import launch
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    parsed = launch.launch_command_parser().parse_args([*arguments, "-m", "trainers.sft"])
+    parsed, *_ = launch._validate_launch_command(parsed)
+    _, after = prepare_simple_launcher_cmd_env(parsed)
+    return {key: value for key, value in after.items() if os.environ.get(key) != value}
+
+
+@pytest.mark.parametrize("device", [["--cpu"], []])
+def test_one_process_of_several_that_were_asked_for_is_refused(recipe_file, monkeypatch, device):
+    for key, value in launched_alone(*device, "--num_processes", "1").items():
+        monkeypatch.setenv(key, value)
+    sft.prepare(["--config", recipe_file()])
+    for key, value in launched_alone(*device, "--num_processes", "2").items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(InputError, match="started one process.*accelerate launch --multi_gpu --num_processes N -m"):
+        sft.prepare(["--config", recipe_file()])
+    monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher that counts knows what it does
+    sft.prepare(["--config", recipe_file()])
+
+
 @pytest.mark.parametrize(
     ("environment", "changes", "complaint"),
     [

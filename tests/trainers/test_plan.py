@@ -110,12 +110,16 @@ def test_on_a_cpu_memory_is_the_process_s(recipe_file, capsys):
         (["--gpus", "none"], "--gpus"),
         (["--gpu", "Radeon"], "no datasheet here; known are H200"),
         (["--lerning_rate", "1"], "--lerning_rate"),
-        (["--max_length", "0"], "max_length: 0 is no number"),
+        (["--max_length", "0"], "max_length is 0; it must be a number from 1 on"),
+        (["--lora_r", "0"], "lora_r: 0 is no number"),
+        (["--max_steps", "-1", "--num_train_epochs", "nan"], "num_train_epochs is nan"),
         (["--dtype", "int4"], "int4"),
         (["--load_in_4bit", "--use_peft", "false"], "cannot learn itself"),
         (["--model_name_or_path", "/no/such"], "/no/such: no such model folder"),
         (["--attn_implementation", "eager"], "keeps every score"),
         (["--gradient_checkpointing_kwargs", "no"], "a mapping expected"),
+        (["--lora_target_modules", "foo"], "lora_target_modules: 'foo' is none of the maps that are planned .q_proj, "),
+        (["--lora_target_modules", "q_proj", "embed_tokens"], "'embed_tokens' is none of the maps"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(recipe_file, arguments, complaint):
@@ -136,6 +140,29 @@ def test_models_of_another_kind_are_refused(tmp_path, change, complaint):
     (tmp_path / "config.json").write_text(json.dumps(QWEN | change))
     with pytest.raises(InputError, match=complaint):
         shape.of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "base", "nested"),
+    [
+        ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, "nf4", True),
+        ({"load_in_4bit": True}, "nf4", False),
+        ({"load_in_8bit": True, "load_in_4bit": False}, "int8", False),
+        (None, "float16", False),
+    ],
+)
+def test_a_base_is_planned_as_it_is_stored(qwen, planned, stored, base, nested):
+    quantization = stored and {"quant_method": "bitsandbytes"} | stored
+    (Path(qwen) / "config.json").write_text(json.dumps(QWEN | {"quantization_config": quantization}))
+    found = json.loads(planned("published_sft", "--json", "--tokens", 1000)[1])["sft"]
+    assert (found["setup"]["base"], found["setup"]["nested"]) == (base, nested)
+    assert any("load_in_4bit" in knob["keys"] for knob in found["knobs"]) == (stored is None)
+
+
+def test_a_base_that_another_library_quantized_is_refused(qwen, planned):
+    (Path(qwen) / "config.json").write_text(json.dumps(QWEN | {"quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(InputError, match="is stored quantized by gptq, which is not planned"):
+        planned("published_sft")
 
 
 def test_without_a_recipe_it_says_so():
@@ -251,6 +278,7 @@ def test_settings_become_a_setup(qwen):
     assert packed.base == "nf4" and packed.labelled == 1 and packed.packed and not usual.packed
     kwargs = ["--gradient_checkpointing_kwargs", '{"selective": true}']
     assert made(*kwargs).checkpointing == "selective" and made().rank is None
+    assert made("--lora_target_modules", "self_attn.q_proj", "up_proj").targets == ("q_proj", "up_proj")
     assert made("--gradient_checkpointing", "false").checkpointing == "off"
     assert made("--dtype", "bfloat16").base == "float32" and made("--dtype", "bfloat16").trained_bytes == 4
 

@@ -56,6 +56,18 @@ def test_a_number_in_scientific_notation_is_a_number(recipe_file):
         ({"completion_only_loss": False}, "completion_only_loss: completions are what is learned"),
         ({"sources": ["nowhere.jsonl"]}, "nowhere.jsonl: no such file"),
         ({"env": "x"}, "'env' must be a mapping"),
+        ({"torch_compile": True}, "torch_compile has no place here: layers are compiled by compile_layers"),
+        ({"torch_compile_mode": "default"}, "torch_compile has no place here"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0; it must be a number from 1 on"),
+        ({"per_device_eval_batch_size": -2}, "per_device_eval_batch_size is -2; it must be a number from 1 on"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; it must be a number from 1 on"),
+        ({"max_length": 0}, "max_length is 0; it must be a number from 1 on"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number from 0 on"),
+        ({"learning_rate": -1}, "learning_rate is -1.0"),
+        ({"max_steps": None, "num_train_epochs": float("nan")}, "num_train_epochs is nan"),
+        ({"max_steps": None, "num_train_epochs": float("inf")}, "num_train_epochs is inf"),
+        ({"max_grad_spike": float("nan")}, "max_grad_spike is nan"),
+        ({"dataloader_num_workers": -1}, "dataloader_num_workers is -1"),
     ],
 )
 def test_bad_recipes_are_refused_in_one_line(recipe_file, tmp_path, changes, complaint):
@@ -68,6 +80,21 @@ def test_bad_recipes_are_refused_in_one_line(recipe_file, tmp_path, changes, com
 def test_cpt_refuses_to_cut_passages_off(recipe_file):
     with pytest.raises(InputError, match="bfd_split"):
         cpt.prepare(["--config", recipe_file(corpus=["sample"], packing_strategy="bfd")])
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        (sft, {"packing": True}),
+        (sft, {"packing": True, "packing_strategy": "bfd_split"}),
+        (cpt, {"corpus": ["sample"]}),
+    ],
+)
+def test_packed_rows_need_a_length(recipe_file, stage, changes):
+    path = Path(recipe_file(**changes))
+    path.write_text(yaml.safe_dump(recipe.read(path) | {"max_length": None}))
+    with pytest.raises(InputError, match="max_length: packed rows need a length; give a number of tokens"):
+        stage.prepare(["--config", str(path)])
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [b\n", ""])

@@ -1,5 +1,6 @@
 """A run from recipe to adapter: it learns, from the answer alone, and comes out the same after a kill."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -244,10 +245,65 @@ def test_a_folder_of_someone_else_is_left_alone(recipe_file, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["adapter"]
 
 
+def test_one_target_is_a_name_as_several_are(recipe_file):
+    trainer = stage._build(sft.prepare(["--config", recipe_file(lora_target_modules=["q_proj"])]))
+    learned = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert len(learned) == 4 and all(".q_proj.lora_" in name for name in learned)
+
+
 def test_settings_that_do_not_go_together_leave_nothing(recipe_file, tmp_path):
     with pytest.raises(InputError, match="do not go together.*no_such_layer"):
         train(recipe_file(lora_target_modules="no_such_layer"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr or min_lr_rate should be set"),
+        ({"lr_scheduler_kwargs": {"speed": 1}}, "unexpected keyword argument 'speed'"),
+        ({"adam_beta1": 2}, "Invalid beta parameter"),
+        ({"dataloader_persistent_workers": True}, "persistent_workers option needs num_workers"),
+        ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"speed": 1}}, "keyword arguments: speed"),
+        ({"attn_implementation": "packed"}, "attn_implementation: packed learns on a GPU alone"),
+        (
+            {"per_device_train_batch_size": 17, "max_steps": None, "dataloader_drop_last": True, "num_train_epochs": 1},
+            "dataloader_drop_last: 16 rows are fewer than a batch of 17",
+        ),
+    ],
+)
+def test_what_shows_when_training_begins_is_one_line_and_leaves_nothing(recipe_file, tmp_path, changes, complaint):
+    with pytest.raises(InputError, match=complaint) as caught:
+        train(recipe_file(**changes))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "changes"), [("galore_torch", {"optim": "galore_adamw"}), ("liger_kernel", {"use_liger_kernel": True})]
+)
+def test_a_package_that_is_lacking_is_named(recipe_file, tmp_path, package, changes):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is here")
+    with pytest.raises(InputError, match=f"do not go together.*{package.replace('_', '.')}"):
+        train(recipe_file(**changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_fails_after_training_has_begun_is_no_fault_of_settings(recipe_file, monkeypatch, tmp_path):
+    from trainers.trainer import Trainer
+
+    honest = Trainer.compute_loss
+
+    def fail(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise ValueError("a fault of the code")
+        return honest(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "compute_loss", fail)
+    with pytest.raises(ValueError, match="a fault of the code"):
+        train(recipe_file())
+    assert run_folder.last_checkpoint(tmp_path / "out")[1]["global_step"] == 2
 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_its_step(recipe_file, monkeypatch):

@@ -77,6 +77,10 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
         InputError: a key asks for what this run cannot do.
     """
     on_gpu = training.device.type == "cuda"
+    if obstacle := _obstacle_to_attention(training, model, on_gpu):
+        raise InputError(f"attn_implementation: {model.attn_implementation} {obstacle}, or take the key out")
+    if training.activation_offloading and not on_gpu:
+        raise InputError("activation_offloading: there is no GPU to offload from; take the key out")
     if args.dequantize_base and not model.load_in_4bit:
         raise InputError("dequantize_base: the base is not in 4 bits; take the key out, or say 'load_in_4bit: true'")
     if args.dequantize_base and shards:
@@ -100,6 +104,15 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
         tokens=rows * longest if is_static else 0,
         documents=packed.most_documents(rows) + rows if is_static else 0,
     )
+
+
+def _obstacle_to_attention(training, model, on_gpu: bool) -> str | None:
+    """Why the attention that the recipe names cannot be learned with, as far as it can be told here, or None."""
+    if model.attn_implementation in (attention.NAME, "flex_attention") and not on_gpu:
+        return "learns on a GPU alone; say 'sdpa'"
+    if model.attn_implementation == attention.NAME and model.dtype == "float32" and not _in_16_bits(training, model):
+        return "computes in 16 bits alone; say 'bf16: true'"
+    return None
 
 
 def _in_16_bits(training, model) -> bool:

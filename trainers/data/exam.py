@@ -35,7 +35,7 @@ def sft_examples(args: SFTDataArguments, seed: int) -> Examples:
     """
     if not args.sources:
         raise InputError(f"no sources; name benchmarks ({', '.join(benchmarks.BENCHMARKS)}), files or Hub datasets")
-    sources, dev_sources = _parsed(args.sources), _parsed(args.dev_sources)  # before what takes time
+    sources, dev_sources = map(mixture.parse_all, (args.sources, args.dev_sources))  # before what takes time
     tests = contamination.held_out() if args.decontaminate else None
     dev = _examples(args, dev_sources, seed, tests) if dev_sources else None
     examples = _examples(args, sources, seed, tests, dev, args.shuffle_options)
@@ -48,14 +48,10 @@ def dev_examples(args: SFTDataArguments, seed: int) -> Examples | None:
     Raises:
         InputError: as :func:`sft_examples`.
     """
-    sources = _parsed(args.dev_sources)
+    sources = mixture.parse_all(args.dev_sources)
     if not sources:
         return None
     return _examples(args, sources, seed, contamination.held_out() if args.decontaminate else None)
-
-
-def _parsed(entries: list[str]) -> list[Source]:
-    return [mixture.parse(entry) for entry in entries]
 
 
 def _examples(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 
 from medtasks import benchmarks
 from medtasks.errors import InputError
+from trainers.data import schemas
 from trainers.data.arguments import STYLES
 from trainers.recipe import did_you_mean
 
@@ -51,7 +52,30 @@ class Source:
         split = f" {self.split}" if self.split != "train" else ""
         take = f":{self.take}" if self.take is not None else ""
         style = f" {self.style}" if self.style else ""
-        return f"{self.source}{take}{split}{style}" + (f" x{self.weight:g}" if self.weight != 1 else "")
+        columns = "".join(f" {name}={column}" for name, column in sorted(self.columns.items()))
+        return f"{self.source}{take}{split}{style}{columns}" + (f" x{self.weight:g}" if self.weight != 1 else "")
+
+
+def parse_all(entries: list[str], keys: tuple[str, ...] | None = None) -> list[Source]:
+    """The sources that a recipe lists; ``keys`` as of :func:`parse`.
+
+    Raises:
+        InputError: as of :func:`parse`, or of a source nothing is left by an earlier entry.
+    """
+    sources = [parse(entry, keys) for entry in entries]
+    for number, source in enumerate(sources):
+        if any(_leaves_nothing(earlier, source) for earlier in sources[:number]):
+            raise InputError(
+                f"{source}: is listed twice, and duplicates are dropped; list it once (with 'weight: 2', each row is "
+                "learned twice), or give each entry a 'take' of its own"
+            )
+    return sources
+
+
+def _leaves_nothing(earlier: Source, source: Source) -> bool:
+    """Whether both read the same rows, and the first takes all of them or goes by the same name."""
+    same_rows = all(getattr(earlier, key) == getattr(source, key) for key in ("source", "split", "columns"))
+    return same_rows and (earlier.take is None or str(earlier) == str(source))
 
 
 def parse(entry: str, keys: tuple[str, ...] | None = None) -> Source:
@@ -97,10 +121,21 @@ def _check_values(name: str, found: dict) -> None:
     for key, (what, holds) in needed.items():
         if key in found and not holds(found[key]):
             raise InputError(f"{name}: {key} is {found[key]!r}; it must be {what}")
+    _check_columns(name, found.get("columns", {}))
 
 
 def _is_mapping_of_names(value) -> bool:
     return isinstance(value, dict) and all(isinstance(column, str) for column in value.values())
+
+
+def _check_columns(name: str, columns: dict[str, str]) -> None:
+    if columns and name in benchmarks.BENCHMARKS:
+        raise InputError(f"{name}: the columns of a benchmark are known; take 'columns' out")
+    if unknown := [column for column in columns if column not in schemas.KNOWN]:
+        raise InputError(
+            f"{name}: columns: no row is read by '{unknown[0]}'{did_you_mean(unknown[0], schemas.KNOWN)}; "
+            f"known names are {', '.join(schemas.KNOWN)}"
+        )
 
 
 def _allowed(source: Source) -> Source:

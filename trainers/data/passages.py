@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from medtasks import contamination, corpora
 from medtasks.errors import InputError
 from medtasks.ngrams import exactly
-from trainers.data import comprehension, mixture
+from trainers.data import comprehension, mixture, schemas
 from trainers.data.arguments import CPTDataArguments
 from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_nearly_seen, not_seen
 from trainers.data.examples import Examples, hold_out
@@ -25,7 +25,7 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
     """
     if not args.corpus:
         raise InputError("no corpus; name 'sample', a .jsonl(.gz) file or a Hub dataset")
-    sources = [mixture.parse(entry, mixture.CORPUS_KEYS) for entry in args.corpus]
+    sources = mixture.parse_all(args.corpus, mixture.CORPUS_KEYS)
     share = {"raw": 0.0, "comprehension": 1.0, "mixed": args.comprehension_share}[args.text_style]
     if not 0 <= share <= 1:
         raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
@@ -60,7 +60,22 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
 
 
 def _read(source: Source) -> Iterator[tuple[str, dict]]:
-    return ((passage["id"], passage) for passage in corpora.read(source.source))
+    """(place, passage) for each row of a corpus, duplicates too, at which :func:`medtasks.corpora.read` would stop.
+
+    A passage is called by its id, or, where an earlier one has the same, by its file and line.
+    """
+    corpus = corpora.locate(source.source)
+    names, place = set(), None
+    for place, row in corpus.rows():
+        try:
+            passage = schemas.encodable(corpora._passage(row, place, corpus.name, corpora.UNKNOWN))
+        except schemas.Faulty as fault:
+            raise InputError(f"{place}: {fault}") from fault
+        name = place if passage["id"] in names else passage["id"]
+        names.add(name)
+        yield name, passage
+    if place is None:
+        raise InputError(f"{corpus.name}: the corpus is empty")
 
 
 def _exercised(passage: dict, share: float, seed: int) -> bool:

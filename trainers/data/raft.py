@@ -16,6 +16,7 @@ from pathlib import Path
 from medtasks import contamination, corpora
 from medtasks.errors import InputError
 from medtasks.ngrams import normalize
+from trainers.data import schemas
 from trainers.data.collecting import Drawn
 from trainers.recipe import did_you_mean
 
@@ -80,10 +81,7 @@ class Passages:
         snippets = _snippets(raft, _ids(lines))
         for place, line in lines:
             passages = _passages_of(line, snippets, place, raft)
-            keys = [str(line[name]) for name in ("item", "id") if line.get(name)]
-            keys += [normalize(line[name]) for name in ("question", "query") if line.get(name)]
-            if not keys:
-                raise InputError(f"{place}: neither id nor question; a line needs one of them, and passages")
+            keys = _keys(line, place)
             for passage in passages if tests else ():
                 clean[_text(passage)] = clean.get(_text(passage), not tests.is_contaminated(passage))
             self._of |= dict.fromkeys(keys, [passage for passage in passages if clean.get(_text(passage), True)])
@@ -140,11 +138,31 @@ def _lines(file: str) -> Iterator[tuple[str, dict]]:
         yield place, line
 
 
+def _keys(line: dict, place: str) -> list[str]:
+    """What names the item of a line: ids as they stand there, and normalized questions."""
+    ids = [_id(line[name], place) for name in ("item", "id") if line.get(name)]
+    questions = [line[name] for name in ("question", "query") if line.get(name)]
+    if not all(isinstance(question, str) for question in questions):
+        raise InputError(f"{place}: the question is not a text")
+    if not ids and not questions:
+        raise InputError(f"{place}: neither id nor question; a line needs one of them, and passages")
+    return [*ids, *map(normalize, questions)]
+
+
+def _id(value, place: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(f"{place}: an id is neither a text nor a whole number")
+    return str(value)
+
+
 def _ids(lines: list[tuple[str, dict]]) -> set[str]:
     """The ids of the passages that come without a text."""
-    return {
-        p["id"] for _, line in lines for p in line["passages"] if isinstance(p, dict) and "text" not in p and "id" in p
-    }
+    passages = ((place, passage) for place, line in lines for passage in line["passages"])
+    return {_id(passage["id"], place) for place, passage in passages if _names_a_snippet(passage)}
+
+
+def _names_a_snippet(passage) -> bool:
+    return isinstance(passage, dict) and passage.get("text") is None and passage.get("id") is not None
 
 
 def _snippets(raft: Raft, wanted: set[str]) -> dict[str, dict]:
@@ -157,16 +175,38 @@ def _snippets(raft: Raft, wanted: set[str]) -> dict[str, dict]:
     path = path / SNIPPETS if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"raft: {path}: no such file; 'snippets' is the folder of an index")
-    return {row["id"]: row for _, row in corpora.file_rows(path) if row["id"] in wanted}
+    found = {}
+    for place, row in corpora.file_rows(path):
+        if not isinstance(row, dict) or "id" not in row:
+            raise InputError(f"{place}: no id; is it the {SNIPPETS} of an index?")
+        if (name := _id(row["id"], place)) in wanted:
+            found[name] = _passage(row, place)
+    return found
 
 
 def _passages_of(line: dict, snippets: dict[str, dict], place: str, raft: Raft) -> list[dict]:
     found = []
     for passage in line["passages"]:
-        if not isinstance(passage, dict) or not ("text" in passage or "id" in passage):
-            raise InputError(f"{place}: a passage needs a text (and title), or the id of a snippet")
-        whole = passage if "text" in passage else snippets.get(passage["id"])
-        if whole is None:
-            raise InputError(f"{place}: {raft.snippets} has no snippet '{passage['id']}'; is it the same index?")
-        found.append({"title": str(whole.get("title") or ""), "text": str(whole["text"])})
+        if not _names_a_snippet(passage):
+            found.append(_passage(passage, place))
+        elif (name := _id(passage["id"], place)) in snippets:
+            found.append(snippets[name])
+        else:
+            raise InputError(f"{place}: {raft.snippets} has no snippet '{name}'; is it the same index?")
     return found
+
+
+def _passage(passage, place: str) -> dict:
+    """``title`` and ``text`` of a passage.
+
+    Raises:
+        InputError: it has no text, or one that cannot be written.
+    """
+    if not isinstance(passage, dict) or not isinstance(passage.get("text"), str) or not passage["text"].strip():
+        raise InputError(f"{place}: a passage needs a text (and title), or the id of a snippet")
+    if not isinstance(passage.get("title"), str | None):
+        raise InputError(f"{place}: the title of a passage is not a text")
+    try:
+        return schemas.encodable({"title": passage.get("title") or "", "text": passage["text"]})
+    except schemas.Faulty as fault:
+        raise InputError(f"{place}: {fault}") from fault

@@ -6,7 +6,10 @@ pair       ``prompt, completion``: taken as they are
 chat       ``messages`` (``role, content`` each) and the ``reply`` to them
 """
 
-from medtasks import item_rows, items
+import re
+from itertools import chain
+
+from medtasks import contamination, item_rows, items
 from medtasks.item_rows import Faulty
 
 OPEN_QUESTIONS = (
@@ -34,14 +37,42 @@ ROLES = {
 PUBMEDQA = ("pubid", "question", "context", "final_decision")
 """Columns of PubMedQA's parts, the artificial one among them."""
 
+ITEM = ("id", "question", *item_rows.OPTIONS, "opa", "opb", "opc", "opd", *item_rows.ANSWERS)
+"""Columns that ask and answer a multiple-choice question (:mod:`medtasks.item_rows`)."""
+BESIDE = ("context", "subject", "subject_name", "rationale", "explanation", "exp", "long_answer")
+"""Columns that an item may have besides."""
+PAIR = ("prompt", "completion")
+
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+"""What UTF-16 writes two of for one character, and UTF-8 cannot write."""
+
+KNOWN = tuple(dict.fromkeys((*ITEM, *BESIDE, *PUBMEDQA, *PAIR, *CHATS, *chain.from_iterable(chain(*OPEN_QUESTIONS)))))
+"""Every column that a row is read by."""
+
 
 def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
     """The example in ``row``; ``columns`` (known name -> the row's own) renames first. ``place`` becomes an item's id
     where it has none.
 
     Raises:
-        Faulty: no known shape, or something missing in it.
+        Faulty: no known shape, or something missing in it, or a text that is none.
     """
+    return encodable(_shaped(row, place, columns))
+
+
+def encodable(row: dict) -> dict:
+    """``row``, if its texts can be tokenized, and written to files.
+
+    Raises:
+        Faulty: one holds half of a surrogate pair, as JSON's ``"\\ud83d"`` alone is.
+    """
+    for text in contamination.texts(row):
+        if half := HALF_A_PAIR.search(text):
+            raise Faulty(f"half of a surrogate pair ({half[0]!r}) is no text; was an emoji cut in two?")
+    return row
+
+
+def _shaped(row, place: str, columns: dict[str, str] | None) -> dict:
     if not isinstance(row, dict):
         raise Faulty("not a JSON object; each line must be one")
     if columns:
@@ -53,13 +84,13 @@ def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
     for column, names in CHATS.items():
         if isinstance(row.get(column), list):
             return _chat(row[column], *names)
-    if _has_texts(row, ("prompt", "completion")):
+    if _has_texts(row, PAIR):
         _demand(row["completion"], "completion")
         return {"prompt": row["prompt"], "completion": row["completion"]}
     for question, answer in OPEN_QUESTIONS:
         if _has_texts(row, (*question, *answer)):
             return _question(_joined(row, question), _joined(row, answer))
-    shapes = ["question, options or choices, answer", "prompt, completion", ", ".join(PUBMEDQA), *CHATS]
+    shapes = ["question, options or choices, answer", ", ".join(PAIR), ", ".join(PUBMEDQA), *CHATS]
     shapes += [", ".join(question + answer) for question, answer in OPEN_QUESTIONS]
     raise Faulty(f"has {', '.join(map(str, row))}; a row needs the columns {'; or '.join(shapes)}")
 

@@ -74,8 +74,8 @@ def largest_that_fits(model: Shape, now: Setup, vram: float) -> Setup | None:
 def advice(settings: dict) -> str:
     """The first knob for a recipe's settings, as the end of a sentence."""
     try:
-        model = shape.of(settings["model_name_or_path"], settings.get("model_revision"))
-        turn = knobs(model, setup.of(settings))
+        base = settings["model_name_or_path"], settings.get("model_revision")
+        turn = knobs(shape.of(*base), setup.of(settings | shape.stored_as(*base)))
     except InputError:  # a model that is not planned
         turn = []
     if not turn:

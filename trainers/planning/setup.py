@@ -206,11 +206,11 @@ def _compiles(settings: dict, tokens: int | None, is_plain_gpu: bool) -> bool:
 
 
 def _targets(targets) -> str | tuple[str, ...]:
-    """LoRA's targets; PEFT's own choice for the models here is q and v."""
+    """LoRA's targets, by the last part of their names; PEFT's own choice for the models here is q and v."""
     if targets is None:
         return ("q_proj", "v_proj")
     names = [targets] if isinstance(targets, str) else list(targets)
-    return "all-linear" if names == ["all-linear"] else tuple(names)
+    return "all-linear" if names == ["all-linear"] else tuple(name.rpartition(".")[2] for name in names)
 
 
 def _checkpointing(settings: dict) -> tuple[str, int]:

@@ -87,9 +87,19 @@ class Shape:
         return self.layers * sum(rank * (each.inputs + each.outputs) for each in self.adapted(targets))
 
     def adapted(self, targets: str | tuple[str, ...]) -> tuple[Product, ...]:
-        """The maps of a layer that ``targets`` names (``all-linear``, or module names)."""
+        """The maps of a layer that ``targets`` names (``all-linear``, or module names).
+
+        Raises:
+            InputError: one of them is no such map.
+        """
         if targets == "all-linear":
             return self.products
+        known = [product.name for product in self.products]
+        if unknown := [name for name in targets if name not in known]:
+            raise InputError(
+                f"lora_target_modules: '{unknown[0]}' is none of the maps that are planned ({', '.join(known)}, or "
+                "all-linear); mend it, or leave it out"
+            )
         return tuple(product for product in self.products if product.name in targets)
 
 
@@ -99,11 +109,7 @@ def of(model: str | Path, revision: str | None = None) -> Shape:
     Raises:
         InputError: no such model, or not a dense decoder of the Llama kind.
     """
-    file = models.folder(model, revision) / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from error
+    config = _config(model, revision)
     config = config.get("text_config", config)
     if missing := [key for key in NEEDED if not config.get(key)]:
         raise InputError(f"{model}: its config.json has no {missing[0]}; only decoders of the Llama kind are counted")
@@ -112,6 +118,33 @@ def of(model: str | Path, revision: str | None = None) -> Shape:
     if config.get("hidden_act", "silu") not in GATED:
         raise InputError(f"{model}: its MLP is not gated by SiLU; only decoders of the Llama kind are counted")
     return of_config(config)
+
+
+def stored_as(model: str | Path, revision: str | None = None) -> dict:
+    """The keys of a recipe that say in how many bits a model's weights are stored; {} where they are not quantized.
+
+    Raises:
+        InputError: no such model, or quantized by another library than bitsandbytes.
+    """
+    quantization = _config(model, revision).get("quantization_config")
+    if not quantization:
+        return {}
+    if (by := quantization.get("quant_method")) != "bitsandbytes":
+        raise InputError(f"{model}: is stored quantized by {by}, which is not planned; name the unquantized model")
+    return {
+        "load_in_4bit": bool(quantization.get("load_in_4bit")),
+        "load_in_8bit": bool(quantization.get("load_in_8bit")),
+        "use_bnb_nested_quant": bool(quantization.get("bnb_4bit_use_double_quant")),
+    }
+
+
+def _config(model: str | Path, revision: str | None) -> dict:
+    """The content of a model's ``config.json``."""
+    file = models.folder(model, revision) / "config.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error})") from error
 
 
 def of_config(config: dict) -> Shape:
