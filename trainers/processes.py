@@ -6,6 +6,8 @@ from medtasks.errors import InputError
 
 NUMBERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where launchers (torchrun, MPI) tell a process how many there are."""
+HERE = "127.0.0.1"
+"""The address that accelerate gives processes of one machine; a cluster's own is another."""
 
 
 def sharded() -> bool:
@@ -18,7 +20,7 @@ def _lacks_its_peers() -> bool:
     configuration nor several GPUs. It then sets the address at which several would meet, but not how many they are
     (accelerate 1.15, ``prepare_simple_launcher_cmd_env``)."""
     is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    return is_launched and "MASTER_ADDR" in os.environ and not any(key in os.environ for key in NUMBERS)
+    return is_launched and os.environ.get("MASTER_ADDR") == HERE and not any(key in os.environ for key in NUMBERS)
 
 
 def check(training, model) -> None:
@@ -32,7 +34,7 @@ def check(training, model) -> None:
         raise InputError(
             "accelerate started one process, and its --num_processes is larger; say '--num_processes 1', or, for more, "
             "on CPUs too, 'accelerate launch --multi_gpu --num_processes N -m trainers.sft --config RECIPE' without "
-            "--cpu (an environment's own MASTER_ADDR looks the same: unset it)"
+            f"--cpu (an environment's own MASTER_ADDR={HERE} looks the same: unset it)"
         )
     if training.n_gpu > 1:
         raise InputError(
