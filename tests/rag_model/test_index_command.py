@@ -54,6 +54,10 @@ def test_verify_says_what_is_whole_and_mends_the_store(words, corpus, tmp_path, 
     commands.index(["build", str(corpus), "--out", str(out)])
     assert commands.index(["verify", str(out)]) == 0
     assert "58 snippets, their vectors and the store (chroma) are whole" in capsys.readouterr().out
+    (out / "build.json").unlink()
+    with pytest.raises(InputError, match="build.json missing or damaged; run the same medadapt index build again"):
+        commands.index(["verify", str(out)])
+    commands.index(["build", str(corpus), "--out", str(out)])
     shutil.rmtree(out / "chroma")
     with pytest.raises(InputError, match="the store is damaged: .*no Chroma store here.*verify .* --mend") as caught:
         commands.index(["verify", str(out)])
