@@ -1,7 +1,6 @@
 """``medadapt rag tune``: fit how ``rag`` answers on dev splits, and write it down."""
 
 import argparse
-import inspect
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,14 +106,13 @@ def tune(options: argparse.Namespace) -> int:
 def _searched(options: argparse.Namespace, given: Mapping[str, object], tried: "Grid", data: "Mapping[str, Dev]"):
     """What every setting makes of the dev items, and the closed book; and of what index and model that is."""
     from rag_model.inner import make
-    from rag_model.lm import RAG
+    from rag_model.lm import ARGUMENTS, RAG
     from rag_model.tuning import grid
     from rag_model.tuning.scores import score
 
-    ours = [name for name in inspect.signature(RAG).parameters if name != "inner_args"]
-    of_rag = {name: value for name, value in given.items() if name in ours}
-    inner_args = {name: value for name, value in given.items() if name not in ours}
-    inner = make(options.inner, inner_args)
+    of_rag = {name: value for name, value in given.items() if name in ARGUMENTS}
+    inner_args = {name: value for name, value in given.items() if name not in ARGUMENTS}
+    inner = make(options.inner, inner_args, ARGUMENTS)
     about = {"inner": options.inner} | {n: v for n, v in inner_args.items() if n not in NOT_PART_OF_THE_ANSWER}
     items = {task: own.items for task, own in data.items()}
     outcomes, reference = [], None
