@@ -108,7 +108,7 @@ def make(inner: str | LM, arguments: dict, ours: Collection[str] = ()) -> LM:
         raise InputError(fault) from error
     except OSError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"inner={inner}: cannot be loaded ({reason}); check pretrained=") from error
+        raise InputError(f"inner={inner}: cannot be loaded ({reason}); check the model's name") from error
     for name in arguments.keys() - own:
         if meant := difflib.get_close_matches(name, ours, n=1, cutoff=ALIKE):
             logger.warning("rag: %s was handed on to %s; was %s meant?", name, inner, meant[0])

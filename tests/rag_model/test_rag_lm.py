@@ -419,7 +419,7 @@ def test_the_first_of_several_processes_writes_what_all_saw(rag, tmp_path, monke
         ({"inner": "rag"}, "cannot answer through itself"),
         ({"inner": 3}, "inner=3: must be lm-eval's name of a model"),
         ({"inner": "hf"}, "inner=hf needs pretrained="),
-        ({"inner": "hf", "pretrained": "/no/such/model"}, "inner=hf: cannot be loaded .*; check pretrained="),
+        ({"inner": "hf", "pretrained": "/no/such/model"}, "inner=hf: cannot be loaded .*; check the model's name"),
         ({"embedder": WordEmbedder(32)}, "built with the embedder"),
         *(({"embedder": wrong}, "built with the embedder .*embedder=.*: give .*") for wrong in (3, True, "", ["a"])),
         *(({"rerank": wrong}, "rerank=.*: give a cross-encoder") for wrong in (3, "")),
