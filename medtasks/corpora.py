@@ -9,6 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
@@ -17,11 +18,17 @@ from medtasks import documents, files, sources
 from medtasks.errors import InputError
 
 FIELDS = ("id", "title", "text", "source", "license")
+TEXTS = ("text", "content")
+"""Where a row has its text, first choice first."""
 SAMPLE = sources.SAMPLE_DIR / "corpus.jsonl"
 JSONL = (".jsonl", ".jsonl.gz")
 SUFFIXES = (*JSONL, *documents.SUFFIXES)
 UNKNOWN = "unknown"
 """The licence of a passage that says none."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character; JSON's escapes give it, and texts of PDFs, where its other half is missing."""
+_NOT_TEXT = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+"""Types of JSON, in words."""
 _LIMIT = re.compile(r"(?P<name>.+):(?P<limit>\d+)")
 _WHAT = f"give 'sample', a {', '.join(SUFFIXES)} file, a folder of them, or a Hub dataset id"
 
@@ -55,18 +62,28 @@ class Corpus:
         return islice(read, self.limit)
 
     def _hub_rows(self) -> Iterator[tuple[str, dict]]:
-        for i, row in enumerate(sources.stream_rows(self.name, "train")):
-            yield f"{self.name} row {i}", row
+        with self._on_hub():
+            for i, row in enumerate(sources.stream_rows(self.name, "train")):
+                yield f"{self.name} row {i}", row
 
     def version(self) -> str:
         """What changes when its rows do: a hash of its files' contents, or the commit on the Hub."""
         if self.path is None:
-            return sources.version(self.name)
+            with self._on_hub():
+                return sources.version(self.name)
         if self.path.is_file():
             return files.sha256_file(self.path)
         return files.sha256_json(
             {str(file.relative_to(self.path)): files.sha256_file(file) for file in _files(self.path)}
         )
+
+    @contextmanager
+    def _on_hub(self) -> Iterator[None]:
+        """Where a name could have meant a path, a Hub dataset that is not there may be a path that is not there."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{self.name}: no such file or folder, and as a dataset: {error}") from error
 
 
 def locate(corpus: str) -> Corpus:
@@ -79,6 +96,8 @@ def locate(corpus: str) -> Corpus:
     Raises:
         InputError: there is no such corpus.
     """
+    if not files.is_unicode(corpus):
+        raise InputError(f"{corpus!a}: the name is not UTF-8; rename it")
     name, limit = limited(corpus)
     path = SAMPLE if name == "sample" else Path(name).expanduser()
     if path.is_file():
@@ -142,14 +161,21 @@ def _unique(identity: str, taken: set[str]) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The corpus files of a folder and those below, hidden ones left out, sorted by path."""
-    return sorted(
+    """The corpus files of a folder and those below, hidden ones left out, sorted by path.
+
+    Raises:
+        InputError: the name of one is not UTF-8.
+    """
+    found = sorted(
         path
         for path in folder.rglob("*")
         if path.name.lower().endswith(SUFFIXES)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    if wrong := [path for path in found if not files.is_unicode(str(path))]:
+        raise InputError(f"{str(wrong[0])!a}: the name is not UTF-8; rename it")
+    return found
 
 
 def _document_rows(file: Path, folder: Path) -> Iterator[tuple[str, dict]]:
@@ -162,7 +188,7 @@ def file_rows(path: Path) -> Iterator[tuple[str, dict]]:
     """Yield (``file:line``, the JSON value) of each line of a ``.jsonl`` or ``.jsonl.gz`` file that is not empty.
 
     Raises:
-        InputError: a line is not JSON, or the file is damaged.
+        InputError: a line is not JSON or not Unicode, or the file is damaged.
     """
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     number = 0
@@ -170,11 +196,28 @@ def file_rows(path: Path) -> Iterator[tuple[str, dict]]:
         with opener(path, "rt", encoding="utf-8-sig") as f:
             for number, line in enumerate(f, 1):
                 if line.strip():
-                    yield f"{path}:{number}", json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{number}: not a JSON object ({error.msg}); each line must be one") from error
+                    yield f"{path}:{number}", _value(line, f"{path}:{number}")
     except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: damaged after line {number} ({error}); fetch or write it again") from error
+
+
+def _value(line: str, place: str):
+    """The JSON value of a line."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", error)
+        raise InputError(f"{place}: not a JSON object ({reason}); each line must be one") from error
+    if "\\u" in line:
+        _check_characters(json.dumps(value, ensure_ascii=False), place)
+    return value
+
+
+def _check_characters(text: str, place: str) -> None:
+    if half := _SURROGATE.search(text):
+        raise InputError(
+            f"{place}: holds half of a character (the lone surrogate {half[0]!a}); replace it, or take the row out"
+        )
 
 
 def _passage(row: dict, place: str, source: str, license: str) -> dict:
@@ -185,9 +228,14 @@ def _passage(row: dict, place: str, source: str, license: str) -> dict:
             f"{place}: has a field 'exp', where MedMCQA explains the answers of its questions; exam questions and "
             "their explanations are no corpus"
         )
-    text = row.get("text") or row.get("content") or ""
-    if not isinstance(text, str) or not text.strip():
+    given = ((name, row[name]) for name in TEXTS if row.get(name) not in (None, ""))
+    name, text = next(given, (TEXTS[0], ""))
+    if not isinstance(text, str):
+        kind = _NOT_TEXT.get(type(text), f"a {type(text).__name__}")
+        raise InputError(f"{place}: '{name}' is {kind}, not a string; put the passage's text there")
+    if not text.strip():
         raise InputError(f"{place}: no text; every corpus row needs a 'text' (or MedRAG's 'content') that is not empty")
+    _check_characters(text, place)
     identity = row.get("id")
     return {
         "id": str(identity) if identity not in (None, "") else place.rpartition("/")[2],

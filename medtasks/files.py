@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+from medtasks.errors import InputError
+
 CHUNK = 1 << 20
 
 
@@ -71,6 +73,44 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
 def json_line(row: dict) -> str:
     """A row of a ``.jsonl`` file, its line end included."""
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8. Half of a surrogate pair cannot: JSON's ``\\ud800`` gives one, and so
+    does a file name or argument that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def output_file(path: str | Path) -> Path:
+    """``path``, its ``~`` expanded: where a command is to write a file. Asked before the work that it is to hold.
+
+    Raises:
+        InputError: it is a folder, or cannot be made.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file to write")
+    output_folder(path.parent)
+    return path
+
+
+def output_folder(path: str | Path) -> Path:
+    """As :func:`output_file`, for a folder that files are to be written into.
+
+    Raises:
+        InputError: it is a file, or cannot be made.
+    """
+    path = Path(path).expanduser()
+    there = next(part for part in (path, *path.parents) if part.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: is not a folder, so nothing can be written into it; give another place")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{there}: may not be written into; give another place")
+    return path
 
 
 def sha256_file(path: str | Path) -> str:

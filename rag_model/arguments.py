@@ -1,6 +1,20 @@
 """What several commands' arguments are checked by."""
 
 import argparse
+from collections.abc import Sequence
+
+from medtasks import files
+from medtasks.errors import InputError
+
+
+def check_characters(argv: Sequence[str]) -> None:
+    """Check that arguments are UTF-8, as whatever is written is.
+
+    Raises:
+        InputError: one is not.
+    """
+    if wrong := [argument for argument in argv if not files.is_unicode(argument)]:
+        raise InputError(f"the argument {wrong[0]!a} is not UTF-8; rename the file, or type it again")
 
 
 def positive(text: str) -> int:

@@ -4,7 +4,6 @@ Every file appears by a rename when it is complete. A build that was killed and 
 ends with the same files as one that ran through (only a store, a database, differs: in bytes, not in content).
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,8 +28,11 @@ from rag_model.index import (
     VECTORS,
     Index,
     damage,
+    damaged_records,
     load_shard,
     open_index,
+    read_account,
+    read_inputs,
     read_meta,
     store_damage,
 )
@@ -112,15 +114,15 @@ def build(
     with _only_writer(out):
         if overwrite:
             _remove(out, INDEX, BUILD, LEFT_OUT, CORPUS, SNIPPETS, VECTORS, STORE, HNSW)
+        before = read_meta(out)
+        mended = _mend_records(out, before) if before else False
         inputs = _begin(out, inputs)
-        before = read_meta(out) if (out / INDEX).is_file() else {}
         spec = store_spec or before.get("store", store.DEFAULT)
-        if before:
-            damaged = damage(out, before, thorough=True)
-            if not damaged and before["store"] == spec and store_damage(Index(out, before)) is None:
-                return Built(before, changed=False)
-            _remove(out, INDEX, *damaged)
-        if not (out / SNIPPETS).is_file():
+        damaged = damage(out, before, thorough=True) if before else []
+        if before and not damaged and before["store"] == spec and store_damage(Index(out, before)) is None:
+            return Built(before, changed=mended)
+        _remove(out, INDEX, *damaged)
+        if not (out / SNIPPETS).is_file() or read_account(out) is None:
             _remove(out, VECTORS, STORE, HNSW)
             try:
                 snippets.write(out, names, license, Chunking(**inputs["chunking"]), held_out)
@@ -144,6 +146,16 @@ def mend_store(folder: str | Path, progress: bool = True) -> bool:
         return True
 
 
+def _mend_records(out: Path, meta: dict) -> bool:
+    """Write ``build.json`` and ``corpus.json`` of a finished index anew, where they are missing or damaged; returns
+    whether one was."""
+    damaged = damaged_records(out, meta)
+    for name, content in damaged.items():
+        _remove(out, name)
+        files.write_json(out / name, content)
+    return bool(damaged)
+
+
 def _finish(out: Path, inputs: dict, embedder: Embedder, spec: str, progress: bool) -> dict:
     """Embed and store the snippets, and write ``index.json``; returns its content."""
     from importlib.metadata import version
@@ -151,7 +163,7 @@ def _finish(out: Path, inputs: dict, embedder: Embedder, spec: str, progress: bo
     with (out / SNIPPETS).open("rb") as f:
         n_snippets = sum(1 for _ in f)
     written = shards.embed(out, embedder, n_snippets, inputs["shard_size"], progress)
-    account = json.loads((out / CORPUS).read_text(encoding="utf-8"))
+    account = read_account(out)
     sha256 = files.sha256_file(out / SNIPPETS)
     meta = inputs | {
         "corpus": inputs["corpus"] | {"passages": account["passages"]},
@@ -185,7 +197,7 @@ def _only_writer(out: Path) -> Iterator[None]:
     """Hold the lock of ``out``; the system gives it back when the process ends, however it ends."""
     from filelock import FileLock, Timeout
 
-    if out.is_dir() and not (out / BUILD).is_file():
+    if out.is_dir() and not (out / BUILD).is_file() and not read_meta(out):
         foreign = [path.name for path in out.iterdir() if not path.name.startswith(".")]
         if foreign:
             raise InputError(f"{out}: holds '{foreign[0]}', which is not part of an index; give a new or empty folder")
@@ -212,7 +224,10 @@ def _begin(out: Path, inputs: dict) -> dict:
     if not (out / BUILD).is_file():
         files.write_json(out / BUILD, inputs)
         return inputs
-    begun = json.loads((out / BUILD).read_text(encoding="utf-8"))
+    if (begun := read_inputs(out)) is None:
+        raise InputError(
+            f"{out / BUILD}: damaged, or of another format than {FORMAT}: give another --out, or --overwrite"
+        )
     if begun["format"] != inputs["format"]:
         raise InputError(
             f"{out} was begun in format {begun['format']}, now {FORMAT}: give another --out or --overwrite"

@@ -6,7 +6,7 @@ from pathlib import Path
 from medtasks import corpora
 from medtasks.errors import InputError
 from rag_model import chunking, embedders, embedding, settings, statpearls, store
-from rag_model.arguments import positive
+from rag_model.arguments import check_characters, positive
 from rag_model.build import build, mend_store
 from rag_model.chunking import Chunking
 from rag_model.index import Index, damage, finished, open_index, store_damage
@@ -19,6 +19,7 @@ def index(argv: list[str]) -> int:
     Raises:
         medtasks.errors.InputError: bad input; the message says what and the mend.
     """
+    check_characters(argv)
     options = _parser().parse_args(argv)
     return options.run(options)
 

@@ -22,10 +22,11 @@ def fetch(url: str, file: Path, progress: bool = True) -> None:
     begun (by its ETag or date), it begins anew.
 
     Raises:
-        InputError: the server does not answer, or breaks off again and again.
+        InputError: ``file`` cannot be written, or the server does not answer, or breaks off again and again.
     """
     if file.is_file():
         return
+    files.output_file(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     part, reason = file.with_name(f"{file.name}.part"), ""
     for _ in range(ATTEMPTS):

@@ -60,6 +60,8 @@ class Embedder:
         batch_tokens: int | None = None,
         precision: str = "auto",
     ):
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"embedder={name}: give {', '.join(embedders.NAMES)}, or a model's Hub id or folder")
         if precision not in PRECISIONS:
             raise InputError(f"unknown precision '{precision}'; there are {', '.join(PRECISIONS)}")
         self.name, self.device = name, device

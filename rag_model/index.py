@@ -40,6 +40,28 @@ VECTORS = "vectors"
 STORE = store.FOLDER
 INDEX = "index.json"
 
+INPUTS = {
+    "format": int,
+    "corpus": {"name": str, "sha256": str},
+    "chunking": {"size": int, "overlap": int, "by": str},
+    "embedder": {"name": str, "fingerprint": str, "precision": str, "similarity": str},
+    "shard_size": int,
+}
+"""What ``build.json`` holds, of what type. ``held_out`` may be there too."""
+ACCOUNT = {"passages": int, "left_out": int, "sources": [{"source": str, "license": str, "snippets": int}]}
+"""What ``corpus.json`` holds."""
+META = INPUTS | {
+    "corpus": INPUTS["corpus"] | {"passages": int},
+    "sources": ACCOUNT["sources"],
+    "fingerprint": str,
+    "dimension": int,
+    "snippets": {"count": int, "bytes": int, "sha256": str},
+    "vectors": dict,
+    "store": str,
+}
+"""What ``index.json`` holds; ``versions`` too, and with ``held_out`` also ``left_out``."""
+HELD_OUT = {"held_out": {"items": int, "fingerprint": str}, "left_out": int}
+
 
 @dataclass
 class Index:
@@ -118,30 +140,71 @@ def finished(folder: Path) -> dict:
     """``index.json`` of the finished index in ``folder``, whose other files are not looked at.
 
     Raises:
-        InputError: there is none, it is unfinished, or of another format.
+        InputError: there is none, or it is unfinished, damaged or of another format.
     """
     if not (folder / INDEX).is_file():
         if (folder / BUILD).is_file():
             raise InputError(f"{folder}: the index is unfinished; run the same medadapt index build again to finish it")
         raise InputError(f"{folder}: no index here; build one with medadapt index build CORPUS --out {folder}")
-    meta = read_meta(folder)
-    if meta["format"] != FORMAT:
+    meta = _json(folder / INDEX)
+    if has_shape(meta, {"format": int}) and meta["format"] != FORMAT:
         raise InputError(
             f"{folder}: an index of format {meta['format']}, not {FORMAT}; build it again with --overwrite"
         )
+    if not _is_meta(meta):
+        raise InputError(f"{folder / INDEX}: damaged; run the same medadapt index build again to mend it")
     return meta
 
 
 def read_meta(folder: Path) -> dict:
-    """The content of ``index.json``.
+    """The content of ``index.json``; {} where it is missing, damaged or of another format."""
+    meta = _json(folder / INDEX)
+    return meta if _is_meta(meta) and meta["format"] == FORMAT else {}
 
-    Raises:
-        InputError: it is not JSON any more.
-    """
+
+def read_inputs(folder: Path) -> dict | None:
+    """The content of ``build.json``; None where it is missing or damaged."""
+    return _of_shape(folder / BUILD, INPUTS)
+
+
+def read_account(folder: Path) -> dict | None:
+    """The content of ``corpus.json``; None where it is missing or damaged."""
+    return _of_shape(folder / CORPUS, ACCOUNT)
+
+
+def damaged_records(folder: Path, meta: dict) -> dict[str, dict]:
+    """Those of ``build.json`` and ``corpus.json`` that are not as ``index.json`` says: name -> what it must hold."""
+    inputs = {name: meta[name] for name in (*INPUTS, "held_out") if name in meta}
+    inputs["corpus"] = {name: value for name, value in meta["corpus"].items() if name != "passages"}
+    account = {"passages": meta["corpus"]["passages"], "left_out": meta.get("left_out", 0), "sources": meta["sources"]}
+    return {name: of for name, of in {BUILD: inputs, CORPUS: account}.items() if _json(folder / name) != of}
+
+
+def has_shape(value, shape) -> bool:
+    """Whether a JSON value is of the type ``shape``, or, where that is a mapping, has its keys with values of their
+    shapes, or, where it is a list of one shape, is a list of such."""
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(key in value and has_shape(value[key], shape[key]) for key in shape)
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(has_shape(one, shape[0]) for one in value)
+    return isinstance(value, shape)
+
+
+def _is_meta(value) -> bool:
+    return has_shape(value, META) and ("held_out" not in value or has_shape(value, HELD_OUT))
+
+
+def _of_shape(file: Path, shape: dict) -> dict | None:
+    value = _json(file)
+    return value if has_shape(value, shape) else None
+
+
+def _json(file: Path):
+    """The value in a JSON file; None where it is missing or damaged."""
     try:
-        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / INDEX}: damaged ({error}); build the index again with --overwrite") from error
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def load_shard(shard: Path) -> "np.ndarray":
@@ -167,9 +230,11 @@ def is_shard(path: Path, rows: int) -> bool:
 def damage(folder: Path, meta: dict, thorough: bool = False) -> list[str]:
     """Names of the files that are not as ``index.json`` says.
 
-    Compares sizes, which costs milliseconds; if ``thorough``, contents as well. Of the store: :func:`store_damage`.
+    Compares sizes, which costs milliseconds; if ``thorough``, contents as well, and those of ``build.json`` and
+    ``corpus.json``, which only a build reads. ``left_out.jsonl`` is for people, and read by nothing. Of the store:
+    :func:`store_damage`.
     """
-    damaged = []
+    damaged = list(damaged_records(folder, meta)) if thorough else []
     snippets, n_snippets, shard_size = folder / SNIPPETS, meta["snippets"]["count"], meta["shard_size"]
     whole = snippets.is_file() and snippets.stat().st_size == meta["snippets"]["bytes"]
     if not whole or (thorough and files.sha256_file(snippets) != meta["snippets"]["sha256"]):

@@ -3,12 +3,14 @@
 ``lm_eval --model rag --model_args pretrained=MODEL,index=DIR,k=3 --tasks medqa``
 """
 
+import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook
 
+from medtasks import files
 from medtasks.errors import InputError
 from rag_model import answering, arms, cache, prompts, settings
 from rag_model.budget import Budget
@@ -95,6 +97,9 @@ class RAG(Around):
     ):
         if index is None:
             raise InputError("rag needs an index: --model_args pretrained=MODEL,index=DIR,k=3")
+        settings.check_places(index=index, examples=examples, tuned=tuned, sidecar=sidecar)
+        if sidecar is not None:
+            files.output_folder(sidecar)
         self.tuned = settings.read_tuned(tuned) if tuned else None
         given = {"k": k, "search": search, "query": query, "rerank": rerank, "filter": filter, "mmr": mmr, "fuse": fuse}
         given |= {"mode": mode, "gate_margin": gate_margin, "calibration": calibration, "w": w}
@@ -105,7 +110,10 @@ class RAG(Around):
         self.layout = Layout(chosen["order"], chosen["cite"], self.mode.per_passage, self.mode.needs_neutral)
         found_in = open_index(index)
         self.meta = found_in.meta
-        super().__init__(make(inner, inner_args))
+        if neighbours and (not self.k or found_in.is_solved):
+            why = f"index={index} holds solved questions, which have none" if self.k else "k=0 finds nothing to go with"
+            raise InputError(f"neighbours={neighbours}: {why}; take it out")
+        super().__init__(make(inner, inner_args, ARGUMENTS))
         self.answers = cache.Answers(self.inner)
         self.budget = Budget(self.inner, chosen["max_context_tokens"])
         kind = checked_kind(context)
@@ -298,6 +306,10 @@ class RAG(Around):
         found |= {"index": self.meta["fingerprint"], "fingerprint": self.fingerprint}
         found |= self.settings | self.records.counts | ({"tuned": self.tuned.record} if self.tuned else {})
         return info | {f"rag_{name}": value for name, value in found.items()}
+
+
+ARGUMENTS = tuple(name for name in inspect.signature(RAG).parameters if name != "inner_args")
+"""Names of the arguments that are not the inner model's."""
 
 
 def _key(request: Instance) -> Key:

@@ -3,6 +3,7 @@
 import argparse
 
 from rag_model import training_passages
+from rag_model.arguments import check_characters
 from rag_model.evaluation import command as evaluation
 from rag_model.tuning import command as tuning
 
@@ -16,6 +17,7 @@ def rag(argv: list[str]) -> int:
     Raises:
         medtasks.errors.InputError: bad input; the message says what and the mend.
     """
+    check_characters(argv)
     parser = argparse.ArgumentParser(prog="medadapt rag", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for part in PARTS:

@@ -1,6 +1,7 @@
 """The arguments of ``rag`` that decide how it answers: given by hand, or fitted by ``medadapt rag tune``."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,17 @@ def fingerprint(index: str, chosen: Mapping[str, object], inner: "str | LM", inn
         "inner_args": {name: str(v) for name, v in inner_args.items() if name not in NOT_PART_OF_THE_ANSWER},
     }
     return files.sha256_json(content)[:16]
+
+
+def check_places(**given: object) -> None:
+    """Check arguments that name files or folders, each by its own name; None is one that is not given.
+
+    Raises:
+        InputError: one is empty, or no text.
+    """
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, str | os.PathLike) or not str(value).strip()):
+            raise InputError(f"{name}={value}: names no file or folder; give one, or take {name}= out")
 
 
 def complete(given: Mapping[str, object], tuned: Tuned | None) -> dict[str, object]:

@@ -33,9 +33,9 @@ def write(out: str | Path, archive: str | Path | None = None, url: str = URL, pr
         the number of passages: ``id, title, text, source, license``, in the archive's order.
 
     Raises:
-        InputError: ``out`` is not a ``.jsonl.gz`` file, or the archive cannot be downloaded or read.
+        InputError: ``out`` is no ``.jsonl.gz`` file that can be written, or the archive cannot be downloaded or read.
     """
-    out = Path(out).expanduser()
+    out = files.output_file(out)
     if not out.name.endswith(SUFFIX):
         raise InputError(f"{out}: the corpus must end in {SUFFIX}")
     archive = Path(archive).expanduser() if archive else out.parent / url.rpartition("/")[2]

@@ -53,9 +53,9 @@ def write(options: argparse.Namespace) -> int:
     """Find, check and write; the exit code.
 
     Raises:
-        InputError: no such items, index or retriever.
+        InputError: no such items, index or retriever, or a file that cannot be written.
     """
-    given = vars(options)
+    given, out = vars(options), files.output_file(options.out)
     items = read(options.items)
     retrieval = Retrieval(
         open_index(options.index),
@@ -65,7 +65,7 @@ def write(options: argparse.Namespace) -> int:
         embedder=given.get("embedder"),
     )
     rows, left_out = found_for(items, retrieval, options.k, options.neighbours)
-    files.write_jsonl(Path(options.out).expanduser(), rows)
+    files.write_jsonl(out, rows)
     n_short = sum(len(row["passages"]) < options.k for row in rows)
     print(
         f"{options.out}: {len(rows):,} items, up to {options.k} passages each; {left_out:,} passages that hold their "

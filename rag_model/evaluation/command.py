@@ -68,6 +68,7 @@ def evaluate(options: argparse.Namespace) -> int:
         InputError: an index, set or retriever that cannot be used.
     """
     given = vars(options)
+    out = files.output_folder(given["out"]) if "out" in given else None
     folder, embedder = Path(options.index).expanduser(), given.get("embedder")
     question_sets = sets.load(options.sets.split(","), options.split)
     if limit := given.get("limit"):
@@ -75,7 +76,7 @@ def evaluate(options: argparse.Namespace) -> int:
             sets.QuestionSet(name, items[:limit], right and right[:limit]) for name, items, right in question_sets
         ]
     if options.corpus and not (folder / INDEX).is_file():
-        files.write_jsonl(Path(options.corpus).expanduser(), sets.abstracts())
+        files.write_jsonl(files.output_file(options.corpus), sets.abstracts())
         build(options.corpus, folder, embedding.Embedder(embedder or embedding.DEFAULT))
     index = open_index(folder)
     arguments = {how: _arguments(how) for how in options.search}
@@ -87,9 +88,9 @@ def evaluate(options: argparse.Namespace) -> int:
     rows = measure(retrievals, question_sets, options.k)
     shown = table(rows)
     print(shown, end="")
-    if out := given.get("out"):
-        files.write_text(Path(out).expanduser() / "retrieval.md", shown)
-        files.write_json(Path(out).expanduser() / "retrieval.json", {"split": options.split, "rows": rows})
+    if out is not None:
+        files.write_text(out / "retrieval.md", shown)
+        files.write_json(out / "retrieval.json", {"split": options.split, "rows": rows})
     return 0
 
 

@@ -110,9 +110,9 @@ def embedder_of(index: Index, embedder: Embedder | str | None, device: str | Non
         InputError: it is not there, or another one was given.
     """
     recorded = index.meta["embedder"]
-    if embedder is None or isinstance(embedder, str):
+    if not hasattr(embedder, "encode_queries"):
         try:
-            embedder = Embedder(embedder or recorded["name"], device)
+            embedder = Embedder(recorded["name"] if embedder is None else embedder, device)
         except InputError as error:
             raise InputError(
                 f"{index.folder} was built with the embedder {recorded['name']}; {error}; or give its "

@@ -93,7 +93,7 @@ class Retrieval:
         self.filter, self.mmr, self.fuse, self.device = filter, mmr, fuse, device
         self._weights = _weights(fuse)
         self._embedder = dense.embedder_of(index, embedder, device) if search != "bm25" or mmr is not None else None
-        self.reranker = Reranker(rerank, device) if isinstance(rerank, str) else rerank
+        self.reranker = rerank if rerank is None or hasattr(rerank, "score") else Reranker(rerank, device)
         self.searcher = self._searcher()
         self.cache = kept.Cache(kept.file_of(cache, index.meta["fingerprint"]))
 

@@ -1,5 +1,6 @@
 """Order passages by a cross-encoder, which reads query and passage together (Nogueira & Cho 2019, arXiv:1901.04085)."""
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,12 @@ from medtasks.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedModel
 
 BATCH_SIZE = 64
+CLASSIFIER = "ForSequenceClassification"
+"""How the names of transformers' classes with such a head end."""
+MEND = "give a cross-encoder, such as ncbi/MedCPT-Cross-Encoder or cross-encoder/ms-marco-MiniLM-L6-v2"
 
 
 class Reranker:
@@ -28,19 +33,24 @@ class Reranker:
         fingerprint: 16 hex digits that change with the model's weights.
 
     Raises:
-        InputError: no such model, here or on the Hub.
+        InputError: no such model, here or on the Hub, or one that is no cross-encoder.
     """
 
     def __init__(self, name: str, device: str | None = None, batch_size: int = BATCH_SIZE):
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"rerank={name}: {MEND}")
         self.name, self.device, self.batch_size = name, device, batch_size
         self.fingerprint = models.fingerprint(name)
+        if not _is_cross_encoder(models.folder(name)):
+            raise InputError(f"rerank={name}: has no head that was trained to score a query and a passage; {MEND}")
 
     @cached_property
     def model(self):
         """The ``CrossEncoder``.
 
         Raises:
-            InputError: the files are not a cross-encoder, or one with several outputs.
+            InputError: the files cannot be loaded, or are a cross-encoder with several outputs, or without the weights
+                of its head.
         """
         import torch
         from sentence_transformers import CrossEncoder
@@ -58,6 +68,8 @@ class Reranker:
             ) from error
         if model.num_labels != 1:
             raise InputError(f"{self.name}: gives {model.num_labels} numbers for a pair, not one; give another one")
+        if missing := _missing_in_head(model.model, models.folder(self.name)):
+            raise InputError(f"{self.name}: lacks the weights '{missing[0]}' of its head; {MEND}")
         return model
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> "np.ndarray":
@@ -70,3 +82,28 @@ class Reranker:
         return self.model.predict(
             list(pairs), batch_size=self.batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
         )
+
+
+def _is_cross_encoder(folder: Path) -> bool:
+    """Whether a model says that it scores pairs: a classifier, or what sentence-transformers saved as a cross-encoder.
+    It would load any other one too, and give it a head of random weights."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if any(name.endswith(CLASSIFIER) for name in config.get("architectures") or ()):
+        return True
+    of_library = folder / "config_sentence_transformers.json"
+    return of_library.is_file() and json.loads(of_library.read_text()).get("model_type") == "CrossEncoder"
+
+
+def _missing_in_head(model: "PreTrainedModel", folder: Path) -> list[str]:
+    """Names of a classifier's weights that are not the body's, and that none of its ``.safetensors`` files hold, which
+    would have been drawn at random; [] where there are no such files."""
+    from safetensors import safe_open
+
+    if not type(model).__name__.endswith(CLASSIFIER):
+        return []
+    stored = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as tensors:
+            stored.update(tensors.keys())
+    head = (name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}."))
+    return [name for name in head if stored and name not in stored]

@@ -1,9 +1,8 @@
 """``medadapt rag tune``: fit how ``rag`` answers on dev splits, and write it down."""
 
 import argparse
-import inspect
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +77,7 @@ def tune(options: argparse.Namespace) -> int:
     from rag_model.tuning import choice, dev
     from rag_model.tuning.grid import Grid
 
+    out = files.output_file(options.out)
     tried = Grid(**{name: getattr(options, name) for name in (*DEFAULT_GRID, "per_passage")})
     if not tried.k or not tried.query:
         raise InputError("--k and --query: give at least one value each")
@@ -98,7 +98,7 @@ def tune(options: argparse.Namespace) -> int:
     as_given = {name: given[name] for name in (*OF_RETRIEVAL, *OF_LAYOUT) if name in given}
     found = {"chosen": chosen | {"settings": chosen["settings"] | as_given}, "best": best, "closed": closed}
     found |= {"rule": RULE, "grid": rows, "data": {task: own.record for task, own in data.items()}}
-    files.write_json(Path(options.out).expanduser(), found | about)
+    files.write_json(out, found | about)
     print(shown(rows, closed, best, chosen))
     print(f"use it: --model rag --model_args {options.model_args},index={options.index},tuned={options.out}")
     return 0
@@ -107,14 +107,13 @@ def tune(options: argparse.Namespace) -> int:
 def _searched(options: argparse.Namespace, given: Mapping[str, object], tried: "Grid", data: "Mapping[str, Dev]"):
     """What every setting makes of the dev items, and the closed book; and of what index and model that is."""
     from rag_model.inner import make
-    from rag_model.lm import RAG
+    from rag_model.lm import ARGUMENTS, RAG
     from rag_model.tuning import grid
     from rag_model.tuning.scores import score
 
-    ours = [name for name in inspect.signature(RAG).parameters if name != "inner_args"]
-    of_rag = {name: value for name, value in given.items() if name in ours}
-    inner_args = {name: value for name, value in given.items() if name not in ours}
-    inner = make(options.inner, inner_args)
+    of_rag = {name: value for name, value in given.items() if name in ARGUMENTS}
+    inner_args = {name: value for name, value in given.items() if name not in ARGUMENTS}
+    inner = make(options.inner, inner_args, ARGUMENTS)
     about = {"inner": options.inner} | {n: v for n, v in inner_args.items() if n not in NOT_PART_OF_THE_ANSWER}
     items = {task: own.items for task, own in data.items()}
     outcomes, reference = [], None
@@ -140,9 +139,22 @@ def _table(file: str | None, about: Mapping[str, object]) -> Iterator[MutableMap
 
     from rag_model.cache import own_table
 
-    with SqliteDict(str(Path(file).expanduser()), autocommit=True) as table:
+    with SqliteDict(str(_checked_database(files.output_file(file))), autocommit=True) as table:
         own_table(table, f"tune_{files.sha256_json(about)[:16]}")
         yield table
+
+
+def _checked_database(file: Path) -> Path:
+    """``file``, if it is a database, or can be made one. SqliteDict finds out in a thread, which prints a traceback."""
+    import sqlite3
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        raise InputError(f"--use_cache {file}: {error}; give another file, or remove this one") from error
+    return file
 
 
 def shown(rows: Sequence[dict], closed: dict, best: dict, chosen: dict) -> str:

@@ -35,6 +35,14 @@ def test_reads_jsonl_gzip_and_medrag_rows(tmp_path):
         ([{"id": "a", "text": "one"}, {"id": "a", "text": "one"}], r"c\.jsonl:2: the passage 'a' comes twice"),
         ([{"id": "a", "text": "one"}, "{broken"], r"c\.jsonl:2: not a JSON object"),
         (["[1, 2]"], r"c\.jsonl:1: not a JSON object"),
+        (["[" * 100_000], r"c\.jsonl:1: not a JSON object .*recursion"),
+        (['{"id": ' + 5_000 * "1" + "}"], r"c\.jsonl:1: not a JSON object .*digits"),
+        ([{"text": "a"}, {"text": 5}], r"c\.jsonl:2: 'text' is a number, not a string"),
+        ([{"text": True}], r"c\.jsonl:1: 'text' is true or false, not a string"),
+        ([{"text": "", "content": ["a"]}], r"c\.jsonl:1: 'content' is a list, not a string"),
+        ([{"text": None}], r"c\.jsonl:1: no text"),
+        ([{"text": "a \U0001f600"}, {"text": "a \ud800 b"}], r"c\.jsonl:2: holds half of a character .*'\\ud800'"),
+        ([{"id": "\udfff", "text": "a"}], r"c\.jsonl:1: holds half of a character .*'\\udfff'.*; replace it"),
         ([], "the corpus is empty"),
     ],
 )
@@ -70,6 +78,28 @@ def test_no_such_corpus(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         list(corpora.read(name))
+
+
+def test_a_path_that_is_not_there_may_look_like_a_datasets_name():
+    what = "data/nothing: no such file or folder, and as a dataset: MEDTASKS_DATA: no folder"
+    with pytest.raises(InputError, match=what):
+        corpora.locate("data/nothing").version()
+    with pytest.raises(InputError, match=what):
+        list(corpora.read("data/nothing:5"))
+
+
+def test_half_a_character_of_a_document_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("a")
+    monkeypatch.setattr("medtasks.documents.rows", lambda file, name: [(name, {"text": "a \ud800"})])
+    with pytest.raises(InputError, match=r"a.txt: holds half of a character"):
+        list(corpora.read(str(tmp_path / "a.txt")))
+
+
+def test_names_that_are_not_utf_8_are_refused(tmp_path):
+    (tmp_path / "a\udc80.jsonl").write_text('{"text": "a"}\n')
+    for corpus in (tmp_path, tmp_path / "a\udc80.jsonl"):
+        with pytest.raises(InputError, match=r"a\\udc80.jsonl': the name is not UTF-8"):
+            corpora.locate(str(corpus)).version()
 
 
 def test_another_kind_of_file_or_an_empty_folder_is_refused(tmp_path):

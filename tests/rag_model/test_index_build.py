@@ -15,7 +15,7 @@ from medtasks import contamination
 from medtasks.errors import InputError
 from rag_model.build import build
 from rag_model.chunking import Chunking
-from rag_model.index import open_index
+from rag_model.index import damage, open_index
 
 
 def test_two_builds_give_the_same_files(corpus, tmp_path):
@@ -132,6 +132,59 @@ def test_damage_is_seen_when_opening_and_mended_by_building(corpus, tmp_path, pa
         open_index(out)
     assert make(corpus, out).changed
     assert files_of(out) == whole and stored(out) == in_store
+
+
+def without(key):
+    def harm(path: Path):
+        content = json.loads(path.read_text())
+        del content[key]
+        path.write_text(json.dumps(content))
+
+    return harm
+
+
+@pytest.mark.parametrize("part", ["build.json", "corpus.json"])
+@pytest.mark.parametrize("harm", [truncate, os.remove, lambda path: path.write_text("{}")])
+def test_a_record_that_only_builds_read_is_missed_by_a_thorough_look_and_written_anew(corpus, tmp_path, part, harm):
+    out = tmp_path / "index"
+    make(corpus, out)
+    whole = files_of(out)
+    harm(out / part)
+    assert damage(out, open_index(out).meta, thorough=True) == [part]
+    embedder = WordEmbedder()
+    assert make(corpus, out, embedder=embedder).changed and embedder.n_texts == 0
+    assert files_of(out) == whole and damage(out, open_index(out).meta, thorough=True) == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [truncate, *(lambda path, text=text: path.write_text(text) for text in ("", "[]", "null", "{}"))]
+    + [without(key) for key in ("format", "corpus", "embedder", "snippets", "vectors", "store", "sources")],
+)
+def test_a_damaged_index_json_is_named_and_made_again_from_what_is_there(corpus, tmp_path, harm):
+    out = tmp_path / "index"
+    make(corpus, out)
+    whole = files_of(out)
+    harm(out / "index.json")
+    with pytest.raises(InputError, match="index.json: damaged; run the same medadapt index build again to mend it"):
+        open_index(out)
+    embedder = WordEmbedder()
+    assert make(corpus, out, embedder=embedder).changed and embedder.n_texts == 0
+    assert files_of(out) == whole
+
+
+def test_an_unfinished_index_without_its_records_is_begun_anew_or_refused(corpus, tmp_path):
+    out = tmp_path / "index"
+    make(corpus, out)
+    whole = files_of(out)
+    for name in ("index.json", "corpus.json"):
+        (out / name).unlink()
+    assert make(corpus, out).changed and files_of(out) == whole
+    (out / "index.json").unlink()
+    truncate(out / "build.json")
+    with pytest.raises(InputError, match="build.json: damaged.*: give another --out, or --overwrite"):
+        make(corpus, out)
+    assert make(corpus, out, overwrite=True).changed and files_of(out) == whole
 
 
 @pytest.mark.parametrize("harm", [truncate, os.remove, lambda path: path.write_bytes(b"no database" * 999)])

@@ -43,6 +43,9 @@ def test_what_cannot_be_used_is_refused(words, corpus, tmp_path):
         commands.index(["build", str(corpus), "--out", str(tmp_path / "index"), "--chunk-size", "10"])
     with pytest.raises(InputError, match="no index here"):
         commands.index(["info", str(tmp_path)])
+    for argv in (["query", str(tmp_path), "x \udc80"], ["build", str(corpus), "--out", "x", "--license", "\udc80"]):
+        with pytest.raises(InputError, match=r"the argument '.*\\udc80' is not UTF-8"):
+            commands.index(argv)
     for argv in (["query", str(tmp_path), "x", "-k", "0"], ["build", str(corpus)], []):
         with pytest.raises(SystemExit) as caught:
             commands.index(argv)
@@ -54,6 +57,10 @@ def test_verify_says_what_is_whole_and_mends_the_store(words, corpus, tmp_path, 
     commands.index(["build", str(corpus), "--out", str(out)])
     assert commands.index(["verify", str(out)]) == 0
     assert "58 snippets, their vectors and the store (chroma) are whole" in capsys.readouterr().out
+    (out / "build.json").unlink()
+    with pytest.raises(InputError, match="build.json missing or damaged; run the same medadapt index build again"):
+        commands.index(["verify", str(out)])
+    commands.index(["build", str(corpus), "--out", str(out)])
     shutil.rmtree(out / "chroma")
     with pytest.raises(InputError, match="the store is damaged: .*no Chroma store here.*verify .* --mend") as caught:
         commands.index(["verify", str(out)])

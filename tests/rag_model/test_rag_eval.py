@@ -170,6 +170,9 @@ def test_what_cannot_be_measured_is_refused(command, little_index, tmp_path):
         command("--search", "rrf,depth=3")
     with pytest.raises(InputError, match="--search exact,mmr=much: mmr must be a number, not 'much'"):
         command("--search", "exact,mmr=much")
+    for option in ("--out", "--corpus"):
+        with pytest.raises(InputError, match="test_rag_eval.py: is not a folder, so nothing can be written into it"):
+            command("--sets", "exams", option, __file__ + "/x", index=tmp_path / "nothing")
     for argv in (["-k", "0"], ["--split", "train"]):
         with pytest.raises(SystemExit):
             command(*argv)

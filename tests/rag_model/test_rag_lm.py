@@ -417,9 +417,52 @@ def test_the_first_of_several_processes_writes_what_all_saw(rag, tmp_path, monke
         ({"search": "nearby"}, "unknown search"),
         ({"inner": "nonesuch"}, "inner=nonesuch: .*no model for this name"),
         ({"inner": "rag"}, "cannot answer through itself"),
+        ({"inner": 3}, "inner=3: must be lm-eval's name of a model"),
+        ({"inner": "hf"}, "inner=hf needs pretrained="),
+        ({"inner": "hf", "pretrained": "/no/such/model"}, "inner=hf: cannot be loaded .*; check the model's name"),
         ({"embedder": WordEmbedder(32)}, "built with the embedder"),
+        *(({"embedder": wrong}, "built with the embedder .*embedder=.*: give .*") for wrong in (3, True, "", ["a"])),
+        *(({"rerank": wrong}, "rerank=.*: give a cross-encoder") for wrong in (3, "")),
+        *(({name: ""}, f"{name}=: names no file") for name in ("index", "examples", "tuned", "sidecar")),
+        *(({name: 3}, f"{name}=3: names no file") for name in ("index", "examples", "tuned", "sidecar")),
+        ({"sidecar": __file__}, "test_rag_lm.py: is not a folder, so nothing can be written"),
+        ({"k": 0, "neighbours": 2}, "neighbours=2: k=0 finds nothing to go with; take it out"),
+        ({"neighbors": 1}, "neighbors=1: neither rag nor its inner model recorder takes .*; did you mean neighbours?"),
+        ({"seach": "rrf"}, "seach=rrf: .*; did you mean search?"),
+        ({"flavor": "salt"}, "flavor=salt: .*; did you mean flavour?"),
+        ({"zzzz": 1}, "zzzz=1: .*; take it out"),
     ],
 )
 def test_bad_arguments_are_refused(rag, changes, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         RAG(**rag(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_argument_that_the_model_inside_hf_does_not_take_is_named(rag, tiny_llama):
+    for wrong, meant in {"neighbors": "neighbours", "dtyp": "dtype"}.items():
+        with pytest.raises(InputError, match=f"{wrong}=1: neither rag nor .* hf takes .*; did you mean {meant}?"):
+            RAG(**hf(rag, tiny_llama, **{wrong: 1}))
+
+
+def test_a_model_that_takes_any_argument_is_given_it_with_a_word_about_what_it_is_like(rag, monkeypatch, caplog):
+    class TakesAll(Recorder):
+        def __init__(self, mode="", **more):
+            super().__init__(**{name: value for name, value in more.items() if name == "flavour"})
+            self.more = more
+
+    monkeypatch.setattr("lm_eval.api.registry.model_registry._objs", {"all": TakesAll})
+    model = RAG(**rag(inner="all", neighbors=1, flavour="salt", something=2))
+    assert model.more == {"device": "cuda:0", "neighbors": 1, "flavour": "salt", "something": 2}
+    assert [record.getMessage() for record in caplog.records] == [
+        "rag: neighbors was handed on to all; was neighbours meant?"
+    ]
+
+
+def test_a_type_error_of_the_inner_model_itself_is_not_hidden(rag, monkeypatch):
+    def broken(self, **_):
+        raise TypeError("f() got an unexpected keyword argument 'inside'")
+
+    monkeypatch.setattr(Recorder, "__init__", broken)
+    with pytest.raises(TypeError, match="inside"):
+        RAG(**rag())

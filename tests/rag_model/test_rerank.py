@@ -1,5 +1,7 @@
 """A cross-encoder's scores are its own, whatever is scored beside a pair."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -43,17 +45,40 @@ def test_pairs_get_the_models_logits_in_the_order_given(cross_encoder):
     assert np.ptp(scores) > 1e-3
 
 
-def test_it_knows_itself_and_needs_no_loading_for_that(cross_encoder, embedder):
+@pytest.fixture(scope="module")
+def of_three(embedder, tmp_path_factory):
+    return _cross_encoder(embedder, tmp_path_factory.mktemp("cross") / "three", 3)
+
+
+def test_it_knows_itself_and_needs_no_loading_for_that(cross_encoder, of_three):
     reranker = Reranker(cross_encoder)
-    assert len(reranker.fingerprint) == 16 and reranker.fingerprint != Reranker(str(embedder)).fingerprint
+    assert len(reranker.fingerprint) == 16 and reranker.fingerprint != Reranker(of_three).fingerprint
     assert "model" not in vars(reranker)
 
 
-def test_what_is_no_cross_encoder_is_refused(embedder, tmp_path):
+def test_what_is_no_cross_encoder_is_refused(embedder, language_model, of_three, tmp_path):
     with pytest.raises(InputError, match="no such model folder"):
         Reranker(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="gives 3 numbers for a pair, not one"):
-        Reranker(_cross_encoder(embedder, tmp_path / "three", 3), "cpu").score(PAIRS)
-    (tmp_path / "config.json").write_text("{}")
+        Reranker(of_three, "cpu").score(PAIRS)
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
     with pytest.raises(InputError, match="cannot be loaded as a cross-encoder"):
         Reranker(str(tmp_path), "cpu").score(PAIRS)
+    (tmp_path / "config.json").write_text("{}")
+    for other in (embedder, language_model, tmp_path):
+        with pytest.raises(InputError, match="has no head that was trained .*; give a cross-encoder, such as"):
+            Reranker(str(other), "cpu")
+    for wrong in (3, True, "", ["a"]):
+        with pytest.raises(InputError, match="rerank=.*: give a cross-encoder, such as"):
+            Reranker(wrong)
+
+
+def test_a_cross_encoder_without_the_weights_of_its_head_is_refused(cross_encoder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(cross_encoder, tmp_path / "headless")
+    weights = load_file(tmp_path / "headless" / "model.safetensors")
+    body = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
+    save_file(body, tmp_path / "headless" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="lacks the weights 'classifier.weight' of its head; give a cross-encoder"):
+        Reranker(str(tmp_path / "headless"), "cpu").score(PAIRS)

@@ -309,6 +309,11 @@ def test_an_index_of_texts_gives_no_examples(both, little_index):
         RAG(**both(examples=str(little_index)))
 
 
+def test_worked_examples_have_no_neighbours(rag, solved_index):
+    with pytest.raises(InputError, match="neighbours=1: .* holds solved questions, which have none; take it out"):
+        RAG(**rag(index=str(solved_index), neighbours=1))
+
+
 def test_an_index_of_questions_answers_a_whole_task(solved_index, asked):
     how = {"inner": "recorder", "index": str(solved_index), "embedder": WordEmbedder(), "k": 2}
     results = evaluate("rag", how | {"mode": "gate+calibrate+mix", "gate_margin": 500, "w": 0.5}, task())

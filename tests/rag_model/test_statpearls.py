@@ -142,6 +142,10 @@ def test_what_goes_wrong_is_named(tmp_path, free_port):
         statpearls.write(tmp_path / "out.jsonl.gz", url=f"http://127.0.0.1:{free_port}/x.tar.gz", progress=False)
     with pytest.raises(InputError, match="must end in .jsonl.gz"):
         statpearls.write(tmp_path / "out.json")
+    with pytest.raises(InputError, match="test_statpearls.py: is not a folder"):
+        statpearls.write(f"{__file__}/out.jsonl.gz")
+    with pytest.raises(InputError, match="is a folder; give a file"):
+        statpearls.write(tmp_path / "out.jsonl.gz", archive=tmp_path)
     whole = archive()
     for name, content, message in (
         ("cut.tar.gz", whole[: len(whole) // 2], "damaged"),

@@ -117,6 +117,12 @@ def test_options_are_read_in_every_schema(tmp_path, options):
     assert training_passages.read(str(file))[0]["options"] == ["one", "two"]
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    for out, message in ((tmp_path, "is a folder; give a file to write"), (f"{__file__}/x", "is not a folder")):
+        with pytest.raises(InputError, match=message):
+            passages("no such items", "--index", "no such index", "--out", out)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

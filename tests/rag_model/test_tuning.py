@@ -1,6 +1,7 @@
 """Tuning: what is chosen by, what is chosen, and that a run with it does what the grid says."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -204,6 +205,7 @@ def test_what_is_written_is_the_choice_and_all_it_was_chosen_by(tuned):
 def test_tuning_again_gives_the_same_file_and_a_cache_asks_nothing(little_index, tuned, tmp_path, capsys):
     cache = ("--use_cache", str(tmp_path / "answers.db"))
     run_tune(little_index, tmp_path / "one.json", *cache)
+    assert (tmp_path / "answers.db").stat().st_size > 0
     Recorder.asked = []
     run_tune(little_index, tmp_path / "two.json", *cache)
     assert Recorder.asked == []
@@ -239,6 +241,10 @@ def test_without_calibration_no_content_free_question_is_asked(little_index, tmp
         (["--model_args", "k=3"], "--model_args k: is tuned, or has an option of its own, --k"),
         (["--query"], "--k and --query: give at least one value each"),
         (["--query", "guess"], "unknown query 'guess'"),
+        (["--model_args", "neighbors=1"], "neighbors=1: neither rag nor its inner model recorder takes this argument"),
+        (["--out", __file__ + "/tuned.json"], "test_tuning.py: is not a folder, so nothing can be written into it"),
+        (["--use_cache", os.path.dirname(__file__)], "rag_model: is a folder; give a file to write"),
+        (["--use_cache", __file__], "--use_cache .*: file is not a database; give another file, or remove this one"),
     ],
 )
 def test_bad_arguments_of_the_command_are_refused(little_index, tmp_path, more, message):
