@@ -137,10 +137,8 @@ def read(*corpora: str, license: str = UNKNOWN) -> Iterator[dict]:
     """
     seen: set[str] = set()
     contents: set[bytes] = set()
-    for corpus in map(locate, corpora):
-        place = None
-        for place, row in corpus.rows():
-            passage = _passage(row, place, corpus.name, license)
+    for corpus in corpora:
+        for place, passage in passages(corpus, license):
             content = hashlib.blake2b(
                 json.dumps([passage[key] for key in FIELDS[:3]]).encode(), digest_size=16
             ).digest()
@@ -150,8 +148,19 @@ def read(*corpora: str, license: str = UNKNOWN) -> Iterator[dict]:
             passage["id"] = _unique(passage["id"], seen)
             seen.add(passage["id"])
             yield passage
-        if place is None:
-            raise InputError(f"{corpus.name}: the corpus is empty")
+
+
+def passages(corpus: str, license: str = UNKNOWN) -> Iterator[tuple[str, dict]]:
+    """Yield (place, passage) for each row of a corpus as :func:`read` makes it, but ids and passages may come twice.
+
+    Raises:
+        InputError: as :func:`read`, repetitions aside.
+    """
+    found, place = locate(corpus), None
+    for place, row in found.rows():
+        yield place, _passage(row, place, found.name, license)
+    if place is None:
+        raise InputError(f"{found.name}: the corpus is empty")
 
 
 def _unique(identity: str, taken: set[str]) -> str:
@@ -184,8 +193,11 @@ def _document_rows(file: Path, folder: Path) -> Iterator[tuple[str, dict]]:
     return documents.rows(file, file.relative_to(folder).as_posix())
 
 
-def file_rows(path: Path) -> Iterator[tuple[str, dict]]:
+def file_rows(path: Path, checked: bool = True) -> Iterator[tuple[str, dict]]:
     """Yield (``file:line``, the JSON value) of each line of a ``.jsonl`` or ``.jsonl.gz`` file that is not empty.
+
+    Args:
+        checked: refuse texts that are not Unicode; else the caller does.
 
     Raises:
         InputError: a line is not JSON or not Unicode, or the file is damaged.
@@ -196,19 +208,19 @@ def file_rows(path: Path) -> Iterator[tuple[str, dict]]:
         with opener(path, "rt", encoding="utf-8-sig") as f:
             for number, line in enumerate(f, 1):
                 if line.strip():
-                    yield f"{path}:{number}", _value(line, f"{path}:{number}")
+                    yield f"{path}:{number}", _value(line, f"{path}:{number}", checked)
     except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: damaged after line {number} ({error}); fetch or write it again") from error
 
 
-def _value(line: str, place: str):
-    """The JSON value of a line."""
+def _value(line: str, place: str, checked: bool):
+    """The JSON value of a line, if its texts are Unicode, where that is ``checked``."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
         raise InputError(f"{place}: not a JSON object ({reason}); each line must be one") from error
-    if "\\u" in line:
+    if checked and "\\u" in line:
         _check_characters(json.dumps(value, ensure_ascii=False), place)
     return value
 

@@ -338,7 +338,8 @@ def test_a_missing_model_ends_in_one_line(refused):
 @pytest.mark.parametrize("chat", (False, True), ids=("plain", "chat"))
 @pytest.mark.parametrize("shots", (0, 3))
 def test_tasks_score_as_with_hf(language_model, shots, chat):
-    """The four tasks with a real model in float32: log-likelihoods to 1e-5, acc item by item."""
+    """The four tasks with a real model in float32: log-likelihoods to 2e-5 (up to 1.0e-5 was seen, which of it a
+    processor rounds away differs), acc item by item."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -367,4 +368,4 @@ def test_tasks_score_as_with_hf(language_model, shots, chat):
         assert [s["doc_id"] for s in ours] == [s["doc_id"] for s in theirs] and len(ours) == 2
         for a, b in zip(theirs, ours, strict=True):
             assert a["acc"] == b["acc"] and a["arguments"] == b["arguments"]
-            assert_same(a["filtered_resps"], b["filtered_resps"])
+            assert_same(a["filtered_resps"], b["filtered_resps"], tolerance=2e-5)

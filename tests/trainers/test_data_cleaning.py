@@ -188,7 +188,7 @@ def test_passages_that_come_twice_are_dropped_and_named(write_jsonl):
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([{"text": "Fine."}, {"text": "Cut \ud83d"}], "corpus.jsonl:2: half of a surrogate pair"),
+        ([{"text": "Fine."}, {"text": "Cut \ud83d"}], "corpus.jsonl:2: holds half of a character"),
         ([{"text": "Fine."}, {"text": None}], "corpus.jsonl:2: no text"),
         ([], "corpus.jsonl: the corpus is empty"),
     ],

@@ -124,7 +124,7 @@ def test_columns_of_other_names_are_told(write_jsonl):
 def test_half_a_surrogate_pair_is_told_with_its_row(write_jsonl, row):
     whole = {"question": "Why \U0001f48a?", "answer": "So."}
     path = write_jsonl([whole, row])
-    with pytest.raises(InputError, match=r"1 of 2 rows .*items.jsonl:2: half of a surrogate pair .'.u"):
+    with pytest.raises(InputError, match=r"1 of 2 rows .*items.jsonl:2: a text holds half of a character"):
         sft(path)
     assert sft(path, skip_faulty=True).rows == [{"prompt": "Question: Why \U0001f48a?\nAnswer:", "completion": " So."}]
 

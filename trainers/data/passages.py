@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from medtasks import contamination, corpora
 from medtasks.errors import InputError
 from medtasks.ngrams import exactly
-from trainers.data import comprehension, mixture, schemas
+from trainers.data import comprehension, mixture
 from trainers.data.arguments import CPTDataArguments
 from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_nearly_seen, not_seen
 from trainers.data.examples import Examples, hold_out
@@ -60,22 +60,15 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
 
 
 def _read(source: Source) -> Iterator[tuple[str, dict]]:
-    """(place, passage) for each row of a corpus, duplicates too, at which :func:`medtasks.corpora.read` would stop.
+    """(place, passage) for each row of a corpus, duplicates too.
 
     A passage is called by its id, or, where an earlier one has the same, by its file and line.
     """
-    corpus = corpora.locate(source.source)
-    names, place = set(), None
-    for place, row in corpus.rows():
-        try:
-            passage = schemas.encodable(corpora._passage(row, place, corpus.name, corpora.UNKNOWN))
-        except schemas.Faulty as fault:
-            raise InputError(f"{place}: {fault}") from fault
+    names = set()
+    for place, passage in corpora.passages(source.source):
         name = place if passage["id"] in names else passage["id"]
         names.add(name)
         yield name, passage
-    if place is None:
-        raise InputError(f"{corpus.name}: the corpus is empty")
 
 
 def _exercised(passage: dict, share: float, seed: int) -> bool:

@@ -16,7 +16,6 @@ from pathlib import Path
 from medtasks import contamination, corpora
 from medtasks.errors import InputError
 from medtasks.ngrams import normalize
-from trainers.data import schemas
 from trainers.data.collecting import Drawn
 from trainers.recipe import did_you_mean
 
@@ -200,13 +199,10 @@ def _passage(passage, place: str) -> dict:
     """``title`` and ``text`` of a passage.
 
     Raises:
-        InputError: it has no text, or one that cannot be written.
+        InputError: it has no text.
     """
     if not isinstance(passage, dict) or not isinstance(passage.get("text"), str) or not passage["text"].strip():
         raise InputError(f"{place}: a passage needs a text (and title), or the id of a snippet")
     if not isinstance(passage.get("title"), str | None):
         raise InputError(f"{place}: the title of a passage is not a text")
-    try:
-        return schemas.encodable({"title": passage.get("title") or "", "text": passage["text"]})
-    except schemas.Faulty as fault:
-        raise InputError(f"{place}: {fault}") from fault
+    return {"title": passage.get("title") or "", "text": passage["text"]}

@@ -34,7 +34,7 @@ def _raw(source: Source) -> Iterator[tuple[str, object]]:
             raise InputError(f"{name}: no such file")
         if source.split != "train":
             raise InputError(f"{name}: a file has no split; take 'split: {source.split}' out")
-        yield from corpora.file_rows(path)
+        yield from corpora.file_rows(path, checked=False)  # a row that cannot be written is a faulty one
     elif name.count("/") in (1, 2) and not name.startswith((".", "/", "~")) and not path.exists():
         organization, dataset, *config = name.split("/")
         loaded = sources.load_rows(f"{organization}/{dataset}", config[0] if config else None, source.split)

@@ -6,10 +6,9 @@ pair       ``prompt, completion``: taken as they are
 chat       ``messages`` (``role, content`` each) and the ``reply`` to them
 """
 
-import re
 from itertools import chain
 
-from medtasks import contamination, item_rows, items
+from medtasks import contamination, files, item_rows, items
 from medtasks.item_rows import Faulty
 
 OPEN_QUESTIONS = (
@@ -43,9 +42,6 @@ BESIDE = ("context", "subject", "subject_name", "rationale", "explanation", "exp
 """Columns that an item may have besides."""
 PAIR = ("prompt", "completion")
 
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")
-"""What UTF-16 writes two of for one character, and UTF-8 cannot write."""
-
 KNOWN = tuple(dict.fromkeys((*ITEM, *BESIDE, *PUBMEDQA, *PAIR, *CHATS, *chain.from_iterable(chain(*OPEN_QUESTIONS)))))
 """Every column that a row is read by."""
 
@@ -57,18 +53,13 @@ def example(row, place: str, columns: dict[str, str] | None = None) -> dict:
     Raises:
         Faulty: no known shape, or something missing in it, or a text that is none.
     """
-    return encodable(_shaped(row, place, columns))
+    return _encodable(_shaped(row, place, columns))
 
 
-def encodable(row: dict) -> dict:
-    """``row``, if its texts can be tokenized, and written to files.
-
-    Raises:
-        Faulty: one holds half of a surrogate pair, as JSON's ``"\\ud83d"`` alone is.
-    """
-    for text in contamination.texts(row):
-        if half := HALF_A_PAIR.search(text):
-            raise Faulty(f"half of a surrogate pair ({half[0]!r}) is no text; was an emoji cut in two?")
+def _encodable(row: dict) -> dict:
+    """``row``, if its texts can be tokenized, and written to files."""
+    if not all(map(files.is_unicode, contamination.texts(row))):
+        raise Faulty("a text holds half of a character (a lone surrogate); was an emoji cut in two?")
     return row
 
 
