@@ -9,7 +9,7 @@ demo: .models/.done
 	$(BIN)/medadapt study studies/demo.yaml
 
 test: .models/.done lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .
