@@ -56,7 +56,7 @@ def example_of(tokens: list[int]) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("kind", ["text", "pairs", "messages"])
-def test_tokens_are_those_of_trl(recipe_file, tokenizer, make_item, kind):
+def test_tokens_are_those_of_trl(recipe_file, tokenizer, make_item, kind, tmp_path):
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
@@ -77,7 +77,7 @@ def test_tokens_are_those_of_trl(recipe_file, tokenizer, make_item, kind):
         ]
     trl = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(tokenizer.name_or_path),
-        args=SFTConfig(output_dir="unused", use_cpu=True, report_to="none", bf16=False),
+        args=SFTConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", bf16=False),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     ).train_dataset
