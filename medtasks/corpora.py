@@ -25,8 +25,6 @@ JSONL = (".jsonl", ".jsonl.gz")
 SUFFIXES = (*JSONL, *documents.SUFFIXES)
 UNKNOWN = "unknown"
 """The licence of a passage that says none."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character; JSON's escapes give it, and texts of PDFs, where its other half is missing."""
 _NOT_TEXT = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 """Types of JSON, in words."""
 _LIMIT = re.compile(r"(?P<name>.+):(?P<limit>\d+)")
@@ -226,9 +224,9 @@ def _value(line: str, place: str, checked: bool):
 
 
 def _check_characters(text: str, place: str) -> None:
-    if half := _SURROGATE.search(text):
+    if half := files.lone_surrogate(text):
         raise InputError(
-            f"{place}: holds half of a character (the lone surrogate {half[0]!a}); replace it, or take the row out"
+            f"{place}: holds half of a character (the lone surrogate {half!a}); replace it, or take the row out"
         )
 
 

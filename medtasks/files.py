@@ -76,13 +76,18 @@ def json_line(row: dict) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8. Half of a surrogate pair cannot: JSON's ``\\ud800`` gives one, and so
-    does a file name or argument that is not UTF-8."""
+    """Whether ``text`` can be written as UTF-8."""
+    return lone_surrogate(text) is None
+
+
+def lone_surrogate(text: str) -> str | None:
+    """What keeps ``text`` from being written as UTF-8: the first half of a surrogate pair without its other half, or
+    None. JSON's ``\\ud800`` gives one, texts of PDFs do, and so does a file name or argument that is not UTF-8."""
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        return text[error.start]
+    return None
 
 
 def output_file(path: str | Path) -> Path:

@@ -143,6 +143,11 @@ def without(key):
     return harm
 
 
+def mend_without_embedding(corpus, out) -> None:
+    embedder = WordEmbedder()
+    assert make(corpus, out, embedder=embedder).changed and embedder.n_texts == 0
+
+
 @pytest.mark.parametrize("part", ["build.json", "corpus.json"])
 @pytest.mark.parametrize("harm", [truncate, os.remove, lambda path: path.write_text("{}")])
 def test_a_record_that_only_builds_read_is_missed_by_a_thorough_look_and_written_anew(corpus, tmp_path, part, harm):
@@ -151,8 +156,7 @@ def test_a_record_that_only_builds_read_is_missed_by_a_thorough_look_and_written
     whole = files_of(out)
     harm(out / part)
     assert damage(out, open_index(out).meta, thorough=True) == [part]
-    embedder = WordEmbedder()
-    assert make(corpus, out, embedder=embedder).changed and embedder.n_texts == 0
+    mend_without_embedding(corpus, out)
     assert files_of(out) == whole and damage(out, open_index(out).meta, thorough=True) == []
 
 
@@ -168,8 +172,7 @@ def test_a_damaged_index_json_is_named_and_made_again_from_what_is_there(corpus,
     harm(out / "index.json")
     with pytest.raises(InputError, match="index.json: damaged; run the same medadapt index build again to mend it"):
         open_index(out)
-    embedder = WordEmbedder()
-    assert make(corpus, out, embedder=embedder).changed and embedder.n_texts == 0
+    mend_without_embedding(corpus, out)
     assert files_of(out) == whole
 
 
@@ -195,8 +198,7 @@ def test_a_damaged_store_is_seen_and_filled_anew_from_the_vectors(corpus, tmp_pa
     harm(out / "chroma" / "chroma.sqlite3")
     with pytest.raises(InputError, match="Chroma store"):
         stored(out)
-    embedder = WordEmbedder()
-    assert make(corpus, out, embedder=embedder).changed and embedder.n_texts == 0
+    mend_without_embedding(corpus, out)
     assert stored(out) == in_store
 
 
