@@ -56,17 +56,22 @@ class EvaluateAtEnd(TrainerCallback):
 class CostMeter(TrainerCallback):
     """Keep ``cost.json`` up to date at every checkpoint, over all attempts of a run.
 
-    ``wall_seconds`` from loading the model on, ``train_seconds`` in the training loop, ``peak_memory_bytes`` of
-    the accelerator (of the process, on a CPU), ``tokens_seen`` in all epochs, ``device``, ``attempts``.
+    ``wall_seconds`` from loading the model on, ``train_seconds`` in capturing graphs and in the training loop,
+    ``peak_memory_bytes`` of the accelerator (of the process, on a CPU), ``tokens_seen`` in all epochs, ``device``,
+    ``attempts``.
+
+    Attributes:
+        capturing: seconds before the training loop that are training's.
     """
 
     def __init__(self, path: Path, started: float, device):
         self.path, self.started, self.device = path, started, device
         self.before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         self.looped = None
+        self.capturing = 0.0
 
     def on_train_begin(self, args, state, control, **_):
-        self.looped = time.monotonic()
+        self.looped = time.monotonic() - self.capturing
 
     def on_save(self, args, state, control, **_):
         if not state.is_world_process_zero:

@@ -276,6 +276,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     arguments.accelerator_config = copy.copy(training.accelerator_config)
     arguments.accelerator_config.non_blocking = training.device.type == "cuda"  # of pinned memory
+    meter = report.CostMeter(stage.out / "cost.json", started, training.device)
     with _blaming_settings():
         trainer = Trainer(
             model=model,
@@ -290,7 +291,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
                 report.AtEpochEnds({math.ceil(rows / _rows_a_step(training)) for rows in packed.ends[:-1]}),
                 report.LogAtCheckpoint(),
                 report.EvaluateAtEnd(),
-                report.CostMeter(stage.out / "cost.json", started, training.device),
+                meter,
             ],
         )
     adapter.demand_targets(trainer.model, stage.model.lora_target_modules)
@@ -299,7 +300,10 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     trackers.keep(trainer, stage.out)
     adapter.train_in_float32(trainer.model)
     processes.gather_as_stored(trainer)
-    acceleration.apply(chosen, trainer)
+    built = time.monotonic()
+    with _blaming_settings():
+        acceleration.apply(chosen, trainer)
+    meter.capturing = time.monotonic() - built
     return trainer
 
 

@@ -21,7 +21,13 @@ def decide(on_gpu=True, shards=False, rows=2, tokens=acceleration.COMPILES_FROM,
     usual |= {"neftune_noise_alpha": None, "bf16": True, "fp16": False, "activation_offloading": False}
     device = SimpleNamespace(type="cuda" if on_gpu else "cpu")
     parts = [{"input_ids": range(100), "seq_lengths": [60, 40]}, {"input_ids": range(tokens - 100), "seq_lengths": [1]}]
-    model = {"load_in_4bit": True, "attn_implementation": None, "lora_dropout": 0.0, "dtype": "float32"} | (model or {})
+    model = {
+        "use_peft": True,
+        "load_in_4bit": True,
+        "attn_implementation": None,
+        "lora_dropout": 0.0,
+        "dtype": "float32",
+    } | (model or {})
     return acceleration.decide(
         AccelerationArguments(**(asked or {})),
         SimpleNamespace(device=device, **usual | (training or {})),
@@ -45,7 +51,11 @@ ALL = {"fuses", "compiles", "captures"}
         ({"asked": {"compile_layers": False}}, {"fuses"}),
         ({"asked": {"cuda_graph": False}}, {"fuses", "compiles"}),
         ({"asked": {"fused": False, "dequantize_base": True}}, {"dequantizes", "compiles", "captures"}),
-        ({"training": {"world_size": 2}}, {"fuses", "compiles"}),
+        ({"training": {"world_size": 2}}, ALL),
+        (
+            {"model": {"use_peft": False, "load_in_4bit": False}},
+            {"fuses", "compiles"},
+        ),  # TRL's loss takes the model whole
         ({"training": {"gradient_checkpointing": True}}, {"fuses", "compiles"}),
         ({"model": {"lora_dropout": 0.05}}, {"compiles"}),
         ({"shards": True, "training": {"world_size": 2}}, set()),
@@ -76,8 +86,8 @@ def test_the_attention_that_a_recipe_names_is_taken():
         ({"asked": {"dequantize_base": True}, "model": {"load_in_4bit": False}}, "the base is not in 4 bits"),
         ({"asked": {"dequantize_base": True}, "shards": True}, "does not go together with FSDP"),
         ({"asked": {"cuda_graph": True}, "on_gpu": False}, "cuda_graph: there is no GPU; take the key out"),
-        ({"asked": {"cuda_graph": True}, "training": {"world_size": 2}}, "cuda_graph: several GPUs speak"),
-        ({"asked": {"cuda_graph": True}, "shards": True}, "cuda_graph: several GPUs speak"),
+        ({"asked": {"cuda_graph": True}, "model": {"use_peft": False}}, "cuda_graph: the head learns too"),
+        ({"asked": {"cuda_graph": True}, "shards": True}, "cuda_graph: FSDP's GPUs speak"),
         ({"asked": {"cuda_graph": True}, "model": {"lora_dropout": 0.1}}, "cuda_graph: lora_dropout draws"),
         (
             {"asked": {"cuda_graph": True}, "training": {"neftune_noise_alpha": 5.0}},
@@ -163,4 +173,35 @@ def test_compiled_layers_train_to_the_same_losses(recipe_file, build_base, write
         sft.main(["--config", recipe_file(f"{name}.yaml", output_dir=out, compile_layers=compiles, **settings)])
         assert (torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0) == compiles
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+    assert losses(tmp_path / "plain")[-1] < losses(tmp_path / "plain")[0]
+
+
+def test_what_is_captured_sees_one_shape_and_learns_the_same(recipe_file, build_base, tmp_path, monkeypatch):
+    """Of capturing itself a CPU has nothing: the graphs' place is taken by the layers, which watch what they get."""
+    shapes = []
+
+    def capture(static, inputs):
+        def replay(*given):
+            shapes.append([tensor.shape for tensor in given])
+            return static(*given)
+
+        assert static.training and not shapes
+        shapes.append([tensor.shape for tensor in inputs])
+        static(*inputs).sum().backward()  # the rehearsal is of filling alone
+        static.zero_grad(set_to_none=True)
+        return replay
+
+    def decide(args, training, model, packed, *, shards):
+        rows = training.per_device_train_batch_size
+        tokens = rows * max(len(row["input_ids"]) for row in packed.rows)
+        return acceleration.Acceleration(captures=True, tokens=tokens, documents=packed.most_documents(rows) + rows)
+
+    settings = {"model_name_or_path": build_base(), "lora_dropout": 0.0, "learning_rate": 1e-3}
+    settings |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 3, "save_steps": 3}
+    sft.main(["--config", recipe_file("plain.yaml", output_dir=str(tmp_path / "plain"), **settings)])
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(acceleration, "decide", decide)
+    sft.main(["--config", recipe_file("captured.yaml", output_dir=str(tmp_path / "captured"), **settings)])
+    assert len(shapes) == 1 + 6 and all(each == shapes[0] for each in shapes)
+    assert losses(tmp_path / "captured") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
     assert losses(tmp_path / "plain")[-1] < losses(tmp_path / "plain")[0]

@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,3 +44,16 @@ def test_evaluations_are_kept_apart_from_training_steps_and_drawn(tmp_path):
     assert json.loads((tmp_path / "with" / "eval.json").read_text())[0]["eval_loss"] == 3.0
     pictures = [(tmp_path / name / "loss.png").read_bytes() for name in ("without", "with")]
     assert pictures[0] != pictures[1] and evaluations
+
+
+def test_the_time_of_capturing_graphs_is_training_s(tmp_path):
+    state = SimpleNamespace(is_world_process_zero=True, num_input_tokens_seen=10)
+    seconds = {}
+    for capturing in (0.0, 60.0):
+        path = tmp_path / f"{capturing}.json"
+        meter = report.CostMeter(path, time.monotonic(), SimpleNamespace(type="cpu"))
+        meter.capturing = capturing
+        meter.on_train_begin(None, state, None)
+        meter.on_save(SimpleNamespace(world_size=1), state, None)
+        seconds[capturing] = json.loads(path.read_text())["train_seconds"]
+    assert seconds[0.0] < 60 <= seconds[60.0]

@@ -44,7 +44,7 @@ class AccelerationArguments:
         default=None,
         metadata={
             "help": "Capture forward and backward of all layers once and replay them; left out, where layers are "
-            "compiled, on one GPU, without dropout and gradient checkpointing."
+            "compiled, without dropout, gradient checkpointing and FSDP."
         },
     )
 
@@ -124,8 +124,10 @@ def _obstacle_to_capture(training, model, *, on_gpu: bool, compiles: bool, shard
     """Why forward and backward cannot be captured, or None."""
     if not on_gpu:
         return "there is no GPU"
-    if shards or training.world_size > 1:
-        return "several GPUs speak with each other in between"
+    if not model.use_peft:
+        return "the head learns too, and with it the loss is TRL's, over the whole model"
+    if shards:
+        return "FSDP's GPUs speak with each other in between"
     if model.lora_dropout:
         return "lora_dropout draws other numbers each time"
     if training.neftune_noise_alpha is not None:
@@ -153,13 +155,22 @@ def apply(chosen: Acceleration, trainer) -> None:
     if chosen.compiles:
         for layer in getattr(causal.base_model, "layers", ()):
             layer.compile(dynamic=False if chosen.tokens else None)
-    graphed = None
-    if chosen.captures:
-        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
-        graphed = graphs.GraphedBackbone(causal.base_model, dtype, training.gradient_accumulation_steps > 1)
     if loss.has_plain_head(causal) and _has_plain_loss(trainer):
+        graphed = None
+        if chosen.captures:
+            dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+            accumulates = training.gradient_accumulation_steps > 1
+            graphed = graphs.GraphedBackbone(causal.base_model, _filling(trainer), dtype, accumulates)
         loss.add_head(causal, graphed)
         trainer.has_own_head = True
+
+
+def _filling(trainer) -> dict:
+    """A micro-batch of the static shape that holds no example."""
+    return {
+        key: value.to(trainer.args.device) if hasattr(value, "to") else value
+        for key, value in trainer.data_collator([]).items()
+    }
 
 
 def _has_plain_loss(trainer) -> bool:

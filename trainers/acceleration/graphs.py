@@ -7,36 +7,32 @@ import torch
 
 
 class GraphedBackbone:
-    """What a model's backbone computes for micro-batches of one shape, captured at the first of them.
+    """What a model's backbone computes for micro-batches of one shape, captured when this is made.
 
-    Gradients of the trainable parameters arrive in the graph's own memory, which the next replay overwrites, so they
-    are copied out of it where they are accumulated.
+    Under DDP it is made before the model is wrapped: DDP keeps autograd's accumulators of gradients, which then belong
+    to the stream that it was wrapped on, and a capture on another stream may not wait for that one. Gradients of the
+    trainable parameters arrive in the graph's own memory, which the next replay overwrites, so they are copied out of
+    it where they are accumulated.
 
     Args:
+        batch: a micro-batch (:class:`trainers.batches.Collator`) on the backbone's device; only its shape counts.
         dtype: of products under autocast; None for none.
         accumulates: whether a step has several micro-batches.
     """
 
-    def __init__(self, backbone: torch.nn.Module, dtype: torch.dtype | None, accumulates: bool):
-        self.backbone, self.dtype, self.accumulates = backbone, dtype, accumulates
-        self._replay = None
-
-    def __call__(self, input_ids, position_ids, boundaries, max_length: int) -> torch.Tensor:
-        """Hidden states (1, tokens, width) of ``input_ids`` (1, tokens) in documents between ``boundaries``."""
-        if self._replay is None:
-            self._capture(input_ids, position_ids, boundaries, max_length)
-        return self._replay(input_ids, position_ids, boundaries)
-
-    def _capture(self, input_ids, position_ids, boundaries, max_length: int) -> None:
-        static = _Static(self.backbone, max_length).train()
-        inputs = tuple(tensor.clone() for tensor in (input_ids, position_ids, boundaries))
-        with torch.autocast("cuda", self.dtype, enabled=self.dtype is not None, cache_enabled=False):
+    def __init__(self, backbone: torch.nn.Module, batch: dict, dtype: torch.dtype | None, accumulates: bool):
+        static = _Static(backbone, batch["max_length_q"]).train()
+        inputs = (batch["input_ids"], batch["position_ids"], batch["cu_seq_lens_q"])
+        with torch.autocast("cuda", dtype, enabled=dtype is not None, cache_enabled=False):
             self._replay = torch.cuda.make_graphed_callables(static, inputs)
-        for parameter in self.backbone.parameters():
-            if parameter.requires_grad:
-                parameter.grad = None  # of the rehearsals
-                if self.accumulates:
+        if accumulates:
+            for parameter in backbone.parameters():
+                if parameter.requires_grad:
                     parameter.register_hook(torch.clone)
+
+    def __call__(self, input_ids, position_ids, boundaries) -> torch.Tensor:
+        """Hidden states (1, tokens, width) of ``input_ids`` (1, tokens) in documents between ``boundaries``."""
+        return self._replay(input_ids, position_ids, boundaries)
 
 
 class _Static(torch.nn.Module):

@@ -105,9 +105,7 @@ def add_head(model, graphed=None) -> None:
             return original(*args, **kwargs)
         kwargs = {key: value for key, value in kwargs.items() if value is not None}
         if graphed is not None and self.training:
-            hidden = graphed(
-                kwargs["input_ids"], kwargs["position_ids"], kwargs["cu_seq_lens_q"], kwargs["max_length_q"]
-            )
+            hidden = graphed(kwargs["input_ids"], kwargs["position_ids"], kwargs["cu_seq_lens_q"])
         else:
             hidden = self.base_model(**kwargs).last_hidden_state
         weight = self.get_output_embeddings().weight

@@ -116,8 +116,8 @@ class Setup:
     @property
     def captures(self) -> bool:
         """Whether forward and backward of the layers are captured once and replayed."""
-        recomputes = self.dropout or self.checkpointing != "off"
-        return self.graphed and self.compiled and not (recomputes or self.gpus > 1 or self.on_cpu)
+        changes = self.dropout or self.checkpointing != "off" or self.sharded
+        return self.graphed and self.compiled and self.rank is not None and not (changes or self.on_cpu)
 
     @property
     def computed(self) -> int:
