@@ -13,7 +13,7 @@ Measured (figures/train_h100.json): Qwen2.5-Coder-1.5B-Instruct on textbooks, on
 5.17, TRL 1.16, PEFT 0.21, six runs of 40 steps in turn: `plain` 23,184 tokens a second (23,143 and 23,225), `ours`
 60,996 (60,907 to 61,418), 2.63 times. `plain` is bound by the host: on another one 26,756 (one run of 30 steps) and
 60,847 (2.27 times). With random weights of that shape (figures/train_two_gpus_h100.json): 23,660 and 61,872 (2.6
-times), two GPUs by DDP 83,219, by FSDP 25,039.
+times), two GPUs by DDP, not captured, 83,219, by FSDP 25,039.
 """
 
 import argparse
@@ -41,6 +41,7 @@ SIDES = {
 SIDES |= {
     "ours, not captured": SIDES["ours"] | {"cuda_graph": False},
     "ours, two GPUs by DDP": SIDES["ours"] | {"launch": ("ddp.yaml", 2)},
+    "ours, two GPUs by DDP, not captured": SIDES["ours"] | {"cuda_graph": False, "launch": ("ddp.yaml", 2)},
     "ours, 4-bit weights, neither compiled nor captured": SIDES["ours, 4-bit weights"] | {"compile_layers": False},
     "ours, two GPUs by FSDP": {
         **SIDES["ours, 4-bit weights"],
@@ -80,17 +81,29 @@ def main() -> None:
 
 def measured(args, settings: dict) -> dict:
     """What one run in a process of its own gives; its last lines where it fails."""
-    settings = dict(settings)
-    config, processes = settings.pop("launch", (None, 1))
-    command = [sys.executable]
-    if config is not None:
-        command += ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCHES / config)]
-        command += ["--num_processes", str(processes)]
-    command += [__file__, "--model", args.model, "--texts", args.texts, "--out", str(args.out)]
-    command += ["--steps", str(args.steps), "--worker", json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    launch = settings.get("launch")
+    rest = {key: value for key, value in settings.items() if key != "launch"}
+    command = [*launched(launch), __file__, "--model", args.model, "--texts", args.texts, "--out", str(args.out)]
+    command += ["--steps", str(args.steps), "--worker", json.dumps(rest)]
+    done = subprocess.run(command, capture_output=True, text=True, env=seeing(launch))
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     return json.loads(results[-1][7:]) if results else {"failed": done.stderr[-3_000:]}
+
+
+def launched(launch: tuple[str, int] | None) -> list[str]:
+    """The beginning of a command line that starts a script: in one process, or by accelerate with a shipped
+    configuration (``launch``: its file's name and the number of processes)."""
+    if launch is None:
+        return [sys.executable]
+    config, processes = launch
+    by = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCHES / config)]
+    return [*by, "--num_processes", str(processes)]
+
+
+def seeing(launch: tuple[str, int] | None) -> dict[str, str]:
+    """The environment of a side: one process sees one GPU, whatever the machine has."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return os.environ | ({} if launch else {"CUDA_VISIBLE_DEVICES": first})
 
 
 def described(run: dict) -> str:

@@ -9,18 +9,26 @@ there is also what was allocated once the trainer was built (`built`), when the 
 after the last step (`after`), the peaks until then (`peak_built`, `peak_forward`), and what was `reserved`: captured
 graphs keep their memory for themselves.
 
-Measured (figures/training_memory_h100.json): Qwen2.5-Coder-1.5B-Instruct, or random weights of its shape, one H100
-80GB, one run each of all eight set-ups. `planned` there is what the planner said on that day: within 2% of the peak,
-but for the three without `weights`, for which a later planner says 25.17, 17.70 and 28.94 GB (2 to 3% below 25.65,
-18.19 and 29.48).
+Set-ups of several GPUs are launched by accelerate; memory is the first one's. For recipes of other models give random
+weights of their shape. `tokens_per_second` is of the steps after the first two, by the median.
+
+Measured (figures/training_memory_h100.json): one H100 80GB, one run each: Qwen2.5-Coder-1.5B-Instruct, or where
+`weights` says so random weights of its shape, of Qwen2.5-7B's (the clinical recipe) and of DeepSeek-R1-Distill-
+Qwen-1.5B's (the published ones). `planned` there is what the planner said on that day: within 2% of the peak, but for
+the three without `weights`, for which a later planner says 25.17, 17.70 and 28.94 GB (2 to 3% below 25.65, 18.19 and
+29.48). The two of two GPUs were not measured.
 """
 
 import argparse
 import functools
+import itertools
 import json
+import math
+import os
+import statistics
 import subprocess
-import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,14 +39,15 @@ from trainers import plan, recipe
 
 STEPS = 7
 CHECKPOINTED = {"gradient_checkpointing": True}
-OTHER_DATA = ("sources", "shuffle_options", "num_train_epochs")
+OTHER_DATA = ("sources", "shuffle_options", "num_train_epochs", "chat", "corpus", "shuffle_dataset")
 IS_GIVEN = ("model_name_or_path", "output_dir", "packing_strategy", "save_steps")
 
 
 def recipe_with_full_rows(name: str, steps: int) -> dict:
     """What a shipped recipe says, but of its data."""
     keys = recipe.read(recipe.find(name)).items()
-    return {key: value for key, value in keys if key not in OTHER_DATA + IS_GIVEN} | {"max_steps": steps}
+    kept = {key: value for key, value in keys if key not in OTHER_DATA + IS_GIVEN}
+    return {"bf16": False} | kept | {"max_steps": steps, "packing": True}
 
 
 def rows(number: int, length: int) -> dict:
@@ -60,7 +69,14 @@ SETUPS = {
     },
     "compiled, dequantized, r 16, 8 x 1024": {**train.SIDES["ours"], **rows(8, 1024)},
     "8 GB recipe": recipe_with_full_rows("qlora_8gb_sft", steps=3),
+    "24 GB clinical recipe": recipe_with_full_rows("clinical_24gb_sft", steps=5),
+    "published SFT recipe": recipe_with_full_rows("published_sft", steps=5),
+    "published CPT recipe": recipe_with_full_rows("published_cpt", steps=5),
+    "FSDP recipe, two GPUs": recipe_with_full_rows("fsdp_qlora_sft", steps=5) | {"launch": ("fsdp_qlora.yaml", 2)},
+    "DDP recipe, two GPUs": recipe_with_full_rows("ddp_sft", steps=8) | {"launch": ("ddp.yaml", 2)},
 }
+WARM_UP = 2
+"""Steps that are not timed."""
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
 
@@ -74,7 +90,9 @@ def main() -> None:
     args = parser.parse_args()
     args.steps = STEPS
     if args.worker:
-        files.write_json(args.out, measure(args, SETUPS[args.worker]))
+        measured = measure(args, SETUPS[args.worker])
+        if int(os.environ.get("RANK", 0)) == 0:
+            files.write_json(args.out, measured)
         return
     found = json.loads(args.out.read_text()) if args.out.is_file() else {}
     for name in args.only:
@@ -86,8 +104,10 @@ def main() -> None:
 def in_own_process(args, name: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "figures.json")
-        command = [sys.executable, __file__, "--model", args.model, "--texts", args.texts, "--out", str(out)]
-        done = subprocess.run([*command, "--worker", name], capture_output=True, text=True)
+        launch = SETUPS[name].get("launch")
+        command = [*train.launched(launch), __file__, "--model", args.model, "--texts", args.texts]
+        command += ["--out", str(out), "--worker", name]
+        done = subprocess.run(command, capture_output=True, text=True, env=train.seeing(launch))
         return json.loads(out.read_text()) if out.is_file() else {"failed": done.stderr[-2_000:]}
 
 
@@ -97,19 +117,32 @@ def described(run: dict) -> str:
     peak, planned = run["peak"], run["planned"]
     if not peak:
         return f"no GPU here; planned {planned / 1e9:.2f} GB"
-    return f"{peak / 1e9:.2f} GB, planned {planned / 1e9:.2f}, which is {planned / peak:.2f} of it"
+    told = f"{peak / 1e9:.2f} GB, planned {planned / 1e9:.2f}, which is {planned / peak:.2f} of it"
+    return f"{told}; {run['tokens_per_second']:,.0f} tokens/s"
 
 
 def measure(args, settings: dict) -> dict:
-    """Train for a few steps; what was allocated along the way, and what was planned, in bytes."""
+    """Train for a few steps; what was allocated along the way, and what was planned, in bytes, and tokens a second."""
     import torch
+    from transformers import TrainerCallback
 
     on_gpu = torch.cuda.is_available()
     now = torch.cuda.memory_allocated if on_gpu else lambda: 0
     peak = torch.cuda.max_memory_allocated if on_gpu else lambda: 0
+    ends = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            if on_gpu:
+                torch.cuda.synchronize()
+            ends.append(time.perf_counter())
+
+    keys = {key: value for key, value in settings.items() if key != "launch"}
+    config, gpus = settings.get("launch", ("", 1))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = train.ours(args, settings, folder)
-        planned = plan.allocated("cpt", ["--config", str(Path(folder, train.RECIPE))])
+        trainer = train.ours(args, keys, folder)
+        given = ["--config", str(Path(folder, train.RECIPE))]
+        planned = plan.allocated("cpt", given, gpus, sharded=config.startswith("fsdp"))
         found = {"built": now(), "peak_built": peak()}
         compute = trainer.compute_loss
 
@@ -122,12 +155,18 @@ def measure(args, settings: dict) -> dict:
 
         trainer.compute_loss = note
         trainer._save_checkpoint = lambda *_: None
+        trainer.add_callback(Clock())
         trainer.train()
+    sizes = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")
+    tokens = keys["max_length"] * math.prod(getattr(trainer.args, size) for size in sizes)
+    seconds = statistics.median(after - before for before, after in itertools.pairwise(ends[WARM_UP - 1 :]))
     return found | {
         "after": now(),
         "peak": peak(),
         "reserved": torch.cuda.max_memory_reserved() if on_gpu else 0,
         "planned": round(planned),
+        "tokens_per_second": tokens / seconds,
+        "model": Path(args.model).name,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "versions": {name: version(name) for name in LIBRARIES},
     }

@@ -58,12 +58,14 @@ def main(argv: list[str]) -> int:
     return 0 if all(stage["fits"] for stage in stages.values()) else 1
 
 
-def allocated(stage: str, argv: list[str]) -> float:
+def allocated(stage: str, argv: list[str], gpus: int = 1, sharded: bool = False) -> float:
     """The planned peak of what PyTorch allocates on one device, in bytes.
 
     Args:
         stage: ``sft`` or ``cpt``.
         argv: of the stage's script: ``--config RECIPE`` and further keys.
+        gpus: devices that train together.
+        sharded: whether they divide weights, gradients and moments among them (FSDP).
 
     Raises:
         InputError: something in recipe or arguments is wrong, or cannot be planned.
@@ -72,8 +74,8 @@ def allocated(stage: str, argv: list[str]) -> float:
 
     settings = _settings(stage, argv)
     model = shape.of(settings["model_name_or_path"], settings["model_revision"])
-    seen = workload.tokens(stage, settings) if settings["compile_layers"] is None else None
-    return memory.plan(model, setup.of(settings, tokens=seen)).allocated
+    seen = workload.tokens(stage, settings, gpus) if settings["compile_layers"] is None else None
+    return memory.plan(model, setup.of(settings, gpus, sharded, tokens=seen)).allocated
 
 
 def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

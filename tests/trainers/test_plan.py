@@ -317,7 +317,9 @@ def test_layers_are_compiled_and_captured_where_trainers_do(made):
         assert not made(**others).compiled
     for keys in (["--cuda_graph", "false"], ["--lora_dropout", "0.1"], ["--gradient_checkpointing", "true"]):
         assert made(*keys, **long).compiled and not made(*keys, **long).captures
-    assert not made("--compile_layers", "false", **long).compiled and not made(**long, gpus=2).captures
+    assert not made("--compile_layers", "false", **long).compiled and made(**long, gpus=2).captures
+    full = made("--use_peft", "false", "--load_in_4bit", "false", **long)
+    assert full.compiled and not full.captures
 
 
 # Time
@@ -327,29 +329,81 @@ def test_measurements_are_those_recorded():
     for each in speed.measurements():
         source, _, side = each["source"].partition(": ")
         if side:
-            run = json.loads((ROOT / source).read_text())["runs"][side][0]
-            found = run["allocated"], round(run["tokens_per_second"])
+            content = json.loads((ROOT / source).read_text())
+            run = content["runs"][side][0] if "runs" in content else content[side]
+            peak = run["allocated"] if "runs" in content else run["peak"]
+            found = peak, round(run["tokens_per_second"] / run.get("processes", 1))
         else:
             cost = json.loads((ROOT / source / "cost.json").read_text())
             found = cost["peak_memory_bytes"], round(cost["tokens_seen"] / cost["train_seconds"])
         assert (each["peak_allocated_bytes"], each["tokens_per_second"]) == found
 
 
-def test_the_nearest_measurement_is_scaled_by_operations():
-    like = {"gpu": "NVIDIA H100 80GB HBM3", "model": QWEN, "precision": "bfloat16", "rank": 16, "compiled": False}
-    measured = [
-        like | {"checkpointing": "off", "tokens": 8192, "length": 1024, "tokens_per_second": 1000},
-        like | {"checkpointing": "all", "tokens": 8192, "length": 1024, "tokens_per_second": 700},
-    ]
-    setup_now = dataclasses.replace(NOW, dropout=0.0)
-    assert speed.of(MODEL, setup_now, "H100", measured).low == pytest.approx(1000)
-    again = speed.of(MODEL, dataclasses.replace(setup_now, checkpointing="all"), "H100", measured)
-    assert again.low == pytest.approx(700)
-    alone = speed.of(MODEL, dataclasses.replace(setup_now, checkpointing="all"), "H100", measured[:1])
-    assert 600 < alone.low < 750  # the layers' forward again: 6 operations in place of 4
-    slower = speed.of(MODEL, setup_now, "RTX 4090", measured)
-    assert slower.low == pytest.approx(1000 * 165 / 989) and slower.high == pytest.approx(1000 * 1.008 / 3.35)
-    assert "RTX 4090" in slower.source and speed.of(MODEL, setup_now, "H100", []) is None
+def run(rate: float, tokens: int = 8192, **others) -> dict:
+    """A measured training of :data:`MODEL`, not compiled."""
+    usual = {"gpu": "NVIDIA H100 80GB HBM3", "model": QWEN, "precision": "bfloat16", "rank": 16, "compiled": False}
+    usual |= {"captured": False, "checkpointing": "off", "tokens": tokens, "length": 1024, "tokens_per_second": rate}
+    return usual | others
+
+
+def rated(measured: list[dict], name: str = "H100", **changes) -> speed.Speed | None:
+    return speed.of(MODEL, dataclasses.replace(NOW, dropout=0.0, **changes), name, measured)
+
+
+def test_a_micro_batch_takes_its_arithmetic_or_its_launch():
+    measured = [run(20_000, tokens=8192), run(5_000, tokens=1024)]  # 0.41 s, and 0.20 s, which is all launching
+    assert rated(measured).low == rated(measured).high == pytest.approx(20_000)
+    assert rated(measured, micro_batch=1).low == pytest.approx(5_000)  # by arithmetic alone it were 0.05 s
+    assert rated(measured, micro_batch=2).low == pytest.approx(10_000)
+    assert rated(measured, micro_batch=64).low == pytest.approx(20_000)
+    assert "binds" in rated(measured, micro_batch=1).source and "binds" not in rated(measured).source
+    again = rated(measured, checkpointing="all")
+    assert 13_000 < again.low < 15_000  # the layers' forward again: 6 operations in place of 4
+    assert rated([]) is None
+
+
+def test_graphs_are_launched_at_once_and_compiled_layers_sooner():
+    plain, captured = run(5_000, tokens=1024), run(60_000, compiled=True, captured=True)
+    measured = [plain, captured, run(8_000, tokens=1024, compiled=True)]
+    assert rated(measured, micro_batch=1).low == pytest.approx(5_000)
+    assert rated(measured, micro_batch=1, compiled=True).low == pytest.approx(60_000)
+    assert rated(measured, micro_batch=1, compiled=True, graphed=False).low == pytest.approx(8_000)
+    assert rated([captured], micro_batch=1).low == pytest.approx(60_000)  # nothing like it was measured
+
+
+def test_another_gpu_has_other_arithmetic_and_the_same_processor():
+    measured = [run(20_000), run(5_000, tokens=1024)]
+    slower = rated(measured, "RTX 4090")
+    assert slower.low == pytest.approx(20_000 * 165 / 989) and slower.high == pytest.approx(20_000 * 1.008 / 3.35)
+    assert "RTX 4090" in slower.source
+    assert rated(measured, "RTX 4090", micro_batch=1).low == pytest.approx(20_000 * 165 / 989)
+    assert rated(measured, "H200", micro_batch=1).high == pytest.approx(5_000)
+    both = [*measured, run(3_000, gpu="NVIDIA GeForce RTX 4090")]
+    assert rated(both, "RTX 4090").low == pytest.approx(3_000)  # measured there
+
+
+def test_the_rate_is_that_of_the_same_precision_where_it_was_measured():
+    measured = [run(20_000), run(10_000, precision="nf4")]
+    assert rated(measured, base="nf4").low == pytest.approx(10_000)
+    assert rated(measured, base="int8").low == pytest.approx(20_000)
+
+
+def test_what_was_measured_is_told_to_a_third():
+    for each in speed.measurements():
+        model = shape.of_config(each["model"])
+        made = Setup(
+            each["tokens"] // each["length"],
+            each["length"],
+            base=each["precision"],
+            rank=each["rank"],
+            targets=each.get("targets", "all-linear"),
+            checkpointing=each["checkpointing"],
+            labelled=each["labelled"],
+            compiled=each["compiled"],
+            graphed=each["captured"],
+        )
+        told = speed.of(model, made, "H100", speed.measurements())
+        assert 0.99 < told.low / each["tokens_per_second"] < 1.35, each["source"]
 
 
 def test_full_fine_tuning_and_larger_models_cost_more_operations():

@@ -1,13 +1,14 @@
-"""How many tokens a second a training will see: from the nearest of the measured ones, by arithmetic.
+"""How many tokens a second a training will see: what launching its kernels takes, or its arithmetic, if that is more.
 
-On the same kind of GPU a measurement is scaled by the operations of a token; onto another kind by the two rates of
-their datasheets, of arithmetic in bfloat16 and of memory, which give a lower and an upper bound.
+Both are read off trainings that were measured, as a roofline is (Williams et al. 2009, doi:10.1145/1498765.1498785). No
+training can take less than the processor needs to launch its kernels, which goes by layers and micro-batches, whatever
+is in them; captured graphs are launched at once. And none can take less than its operations take at the GPU's rate.
+Onto another GPU that rate is scaled by those of the datasheets, of arithmetic in bfloat16 and of memory, which give a
+lower and an upper bound; launching is not scaled, since it is the processor's.
 """
 
 import json
-import math
 import re
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from trainers.planning.shape import Shape, of_config
 
 MEASUREMENTS = Path(__file__).with_name("measurements.json")
 """Trainings that were measured: ``gpu`` (PyTorch's name), ``model`` (the sizes in its ``config.json``), ``precision``
-(:attr:`Setup.precision`), ``rank``, ``compiled``, ``checkpointing``, ``tokens`` (of a micro-batch),
-``tokens_per_second``, ``peak_allocated_bytes``, ``versions`` and ``source``."""
+(:attr:`Setup.precision`), ``rank``, ``targets`` (all linear maps where it is missing), ``compiled``, ``captured``,
+``checkpointing``, ``tokens`` (of a micro-batch), ``tokens_per_second`` (of one device), ``peak_allocated_bytes``,
+``versions`` and ``source``."""
 
 
 @dataclass(frozen=True)
@@ -85,50 +87,56 @@ def operations(model: Shape, setup: Setup) -> float:
 
 def of(model: Shape, setup: Setup, name: str, measured: list[dict]) -> Speed | None:
     """The speed on the GPU ``name`` (a key of :data:`GPUS`); None where nothing was measured."""
-    if not measured:
+    on_it = [each for each in measured if gpu(each["gpu"]) == name] or measured
+    alike = [each for each in on_it if each["compiled"] == setup.compiled] or on_it
+    if not alike:
         return None
-    distances = [_distance(each, model, setup, name) for each in measured]
-    nearest = [each for each, distance in zip(measured, distances, strict=True) if distance == min(distances)]
-    scaled = [each["tokens_per_second"] * _work(each) / operations(model, setup) for each in nearest]
-    rate, other, like = statistics.median(scaled), gpu(nearest[0]["gpu"]), nearest[0]
-    times = f", {len(nearest)} times" if len(nearest) > 1 else ""
-    how = "compiled" if like["compiled"] else "not compiled"
-    source = (
-        f"measured on {like['gpu']}{times}: {like['precision']}, {like['tokens']:,} tokens a micro-batch, {how}, "
-        f"checkpointing {like['checkpointing']}; scaled by the operations of a token"
-    )
-    if other == name or other is None:
-        return Speed(rate, rate, source)
-    bounds = [getattr(GPUS[name], what) / getattr(GPUS[other], what) for what in ("operations", "bandwidth")]
-    source += f", and to {name} by the datasheets' rates of memory and of arithmetic, which are the two bounds"
-    return Speed(rate * min(bounds), rate * max(bounds), source)
-
-
-def _distance(each: dict, model: Shape, setup: Setup, name: str) -> tuple:
-    """How far a measurement is from what is asked, the weightiest difference first."""
-    return (
-        gpu(each["gpu"]) != name,
-        each["precision"] != setup.precision,
-        each["compiled"] != setup.compiled,
-        each["checkpointing"] != setup.checkpointing,
-        round(abs(math.log(each["tokens"] / setup.tokens)), 3),
-        round(abs(math.log(_shape(each).product_weights / model.product_weights)), 3),
-        abs(each["rank"] - (setup.rank or 0)),
+    launch = 0.0 if setup.captures else model.layers * min(map(_launch, _not_captured(alike)), default=0.0)
+    same = [each for each in alike if each["precision"] == setup.precision] or alike
+    rate = max(_rate(each) for each in same)
+    other = gpu(alike[0]["gpu"])
+    scales = [1.0]
+    if other != name and other is not None:
+        scales = [getattr(GPUS[name], what) / getattr(GPUS[other], what) for what in ("operations", "bandwidth")]
+    work = setup.tokens * operations(model, setup)
+    seconds = [max(launch, work / (rate * scale)) for scale in scales]
+    return Speed(
+        setup.tokens / max(seconds),
+        setup.tokens / min(seconds),
+        _source(alike[0]["gpu"], rate, launch, is_bound=launch == max(seconds))
+        + (f"; scaled to {name} by the datasheets' rates of memory and of arithmetic" if len(scales) > 1 else ""),
     )
 
 
-def _shape(each: dict) -> Shape:
-    return of_config(each["model"])
+def _source(name: str, rate: float, launch: float, is_bound: bool) -> str:
+    found = f"from trainings measured on {name}: {rate / 1e12:.0f} trillion operations a second"
+    if launch:
+        found += f", and {launch:.2f} s to launch a micro-batch's kernels"
+    return found + (", which binds here: larger micro-batches cost no time" if is_bound else "")
 
 
-def _work(each: dict) -> float:
-    """Operations a token of a measured training."""
+def _not_captured(measured: list[dict]) -> list[dict]:
+    return [each for each in measured if not each["captured"]]
+
+
+def _launch(each: dict) -> float:
+    """Seconds a layer of a measured training's micro-batch, all in all: launching took that long at most."""
+    return each["tokens"] / each["tokens_per_second"] / _shape(each).layers
+
+
+def _rate(each: dict) -> float:
+    """Operations a second of a measured training: the GPU can do as many at least."""
     full = each["precision"].startswith("full")
     setup = Setup(
         micro_batch=1,
         length=each.get("length", each["tokens"]),
         rank=None if full else each["rank"],
+        targets=each.get("targets", "all-linear"),
         checkpointing=each["checkpointing"],
         labelled=each.get("labelled", 1.0),
     )
-    return operations(_shape(each), setup)
+    return each["tokens_per_second"] * operations(_shape(each), setup)
+
+
+def _shape(each: dict) -> Shape:
+    return of_config(each["model"])
