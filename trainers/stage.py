@@ -35,6 +35,7 @@ NOT_HERE = {
     "eos_token": "the model keeps its tokenizer",
     "assistant_only_loss": "completions are what is learned, and nothing else",
     "torch_compile": "layers are compiled by compile_layers",
+    "parallelism_config": "several GPUs train by DDP or FSDP, as accelerate's configuration says",
 }
 """TRL's keys that have no place here, and why."""
 

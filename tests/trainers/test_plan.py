@@ -120,6 +120,8 @@ def test_on_a_cpu_memory_is_the_process_s(recipe_file, capsys):
         (["--gradient_checkpointing_kwargs", "no"], "a mapping expected"),
         (["--lora_target_modules", "foo"], "lora_target_modules: 'foo' is none of the maps that are planned .q_proj, "),
         (["--lora_target_modules", "q_proj", "embed_tokens"], "'embed_tokens' is none of the maps"),
+        (["--lora_target_modules", "self_attn.q_proj"], "'self_attn.q_proj' matches none of the maps that are planned"),
+        (["--lora_target_modules", "(q_proj"], "is neither a name nor a pattern"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(recipe_file, arguments, complaint):
@@ -279,6 +281,12 @@ def test_settings_become_a_setup(qwen):
     kwargs = ["--gradient_checkpointing_kwargs", '{"selective": true}']
     assert made(*kwargs).checkpointing == "selective" and made().rank is None
     assert made("--lora_target_modules", "self_attn.q_proj", "up_proj").targets == ("q_proj", "up_proj")
+    assert made("--lora_target_modules", r".*\.(q|k)_proj").targets == ("q_proj", "k_proj")
+    assert made("--lora_target_modules", r"model\.layers\.1[0-9]\.mlp.*").targets == (
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     assert made("--gradient_checkpointing", "false").checkpointing == "off"
     assert made("--dtype", "bfloat16").base == "float32" and made("--dtype", "bfloat16").trained_bytes == 4
 

@@ -58,6 +58,7 @@ def test_a_number_in_scientific_notation_is_a_number(recipe_file):
         ({"env": "x"}, "'env' must be a mapping"),
         ({"torch_compile": True}, "torch_compile has no place here: layers are compiled by compile_layers"),
         ({"torch_compile_mode": "default"}, "torch_compile has no place here"),
+        ({"parallelism_config": {"tp_size": 2}}, "parallelism_config has no place here: several GPUs train by DDP"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0; it must be a number from 1 on"),
         ({"per_device_eval_batch_size": -2}, "per_device_eval_batch_size is -2; it must be a number from 1 on"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; it must be a number from 1 on"),

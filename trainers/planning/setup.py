@@ -1,6 +1,7 @@
 """What in a recipe decides memory and time: batch, precision, adapter, checkpointing, optimizer, devices."""
 
 import json
+import re
 from dataclasses import dataclass
 
 from medtasks.errors import InputError
@@ -34,6 +35,11 @@ LETTER_LABELS = 0.05
 """Share of tokens that are labelled at most where a letter is the answer: the letter and the end, of 40 and more."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 DTYPES = tuple(BYTES)
+MAPS = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn")
+MAPS |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp")
+"""The maps of a layer, and the part of the layer that has each."""
+LAYERS = 200
+"""More than models here have; among so many a pattern's layers are looked for."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +212,33 @@ def _compiles(settings: dict, tokens: int | None, is_plain_gpu: bool) -> bool:
 
 
 def _targets(targets) -> str | tuple[str, ...]:
-    """LoRA's targets, by the last part of their names; PEFT's own choice for the models here is q and v."""
+    """LoRA's targets, by the last part of their names; PEFT's own choice for the models here is q and v.
+
+    A single one that is no name is a pattern for a map's whole path, as PEFT takes it; what it matches in one layer is
+    counted in all.
+    """
     if targets is None:
         return ("q_proj", "v_proj")
     names = [targets] if isinstance(targets, str) else list(targets)
-    return "all-linear" if names == ["all-linear"] else tuple(name.rpartition(".")[2] for name in names)
+    if names == ["all-linear"]:
+        return "all-linear"
+    if len(names) == 1 and not names[0].isidentifier():
+        return _matched(names[0])
+    return tuple(name.rpartition(".")[2] for name in names)
+
+
+def _matched(pattern: str) -> tuple[str, ...]:
+    """The maps that a pattern matches in some layer of a decoder of the Llama kind."""
+    try:
+        matches = re.compile(pattern).fullmatch
+    except re.error as error:
+        raise InputError(f"lora_target_modules: '{pattern}' is neither a name nor a pattern ({error})") from error
+    paths = {name: [f"model.layers.{n}.{block}.{name}" for n in range(LAYERS)] for name, block in MAPS.items()}
+    if found := tuple(name for name in MAPS if any(map(matches, paths[name]))):
+        return found
+    raise InputError(
+        f"lora_target_modules: '{pattern}' matches none of the maps that are planned, as {paths['q_proj'][0]} is one"
+    )
 
 
 def _checkpointing(settings: dict) -> tuple[str, int]:
