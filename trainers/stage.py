@@ -209,7 +209,8 @@ def _attempt(stage: Stage, run: dict) -> None:
         _write_data(stage)
         (stage.out / guards.DIVERGED).unlink(missing_ok=True)
     try:
-        with _blaming_settings(until=lambda: trainer.has_begun):
+        one_curve = trackers.one_curve(stage.training.report_to, Path(stage.training.output_dir))
+        with one_curve, _blaming_settings(until=lambda: trainer.has_begun):
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except InputError:
         if first and checkpoint is None and not trainer.has_begun:

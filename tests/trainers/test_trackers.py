@@ -1,12 +1,14 @@
 """Reporting a run while it goes: nowhere unless asked, to what is installed, into a folder that stays."""
 
 import json
+import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from medtasks.errors import InputError
-from trainers import sft
+from trainers import sft, trackers
 
 WRITER = """
 import json, pathlib
@@ -54,3 +56,52 @@ def test_loss_norm_and_tokens_are_reported_into_a_folder_that_stays(recipe_file,
     sft.main(["--config", path, "--overwrite", "--max_steps", "1"])
     again = [json.loads(line) for line in (out / "tensorboard" / "scalars.jsonl").read_text().splitlines()]
     assert max(step for *_, step in again) == 1  # what another run reported is gone with it
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """In the place of Weights & Biases: a run is begun by ``init``, and ``ended`` gathers what ``finish`` was told."""
+    made = SimpleNamespace(run=None, ended=[], seen=[])
+
+    def init():
+        made.run = object()
+        made.seen.append((os.environ.get("WANDB_RUN_ID"), os.environ.get("WANDB_RESUME")))
+
+    def finish(exit_code):
+        made.run = None
+        made.ended.append(exit_code)
+
+    made.init, made.finish = init, finish
+    monkeypatch.setitem(sys.modules, "wandb", made)
+    for name in ("WANDB_RUN_ID", "WANDB_RESUME"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    return made
+
+
+def test_weights_and_biases_goes_on_with_a_resumed_run_and_begins_another_for_the_next(wandb, tmp_path):
+    with pytest.raises(KeyboardInterrupt), trackers.one_curve(["wandb"], tmp_path / "cpt"):
+        wandb.init()
+        raise KeyboardInterrupt
+    for stage in ("cpt", "sft"):
+        with trackers.one_curve(["wandb"], tmp_path / stage):
+            wandb.init()
+    (first, resumed, other), ways = zip(*wandb.seen, strict=True)
+    assert first == resumed != other and first and other and set(ways) == {"allow"}
+    assert wandb.ended == [1, 0, 0] and "WANDB_RUN_ID" not in os.environ
+
+
+def test_a_user_s_own_run_of_weights_and_biases_is_left_alone(wandb, tmp_path, monkeypatch):
+    wandb.init()
+    with trackers.one_curve(["wandb"], tmp_path):
+        assert "WANDB_RUN_ID" not in os.environ
+    assert wandb.run is not None
+    wandb.run = None
+    with trackers.one_curve([], tmp_path):
+        wandb.init()
+    assert wandb.run is not None
+    wandb.run = None
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    with trackers.one_curve(["wandb"], tmp_path):
+        wandb.init()
+    assert wandb.seen[-1][0] == "mine" and wandb.run is not None and not wandb.ended and not list(tmp_path.iterdir())
