@@ -23,6 +23,10 @@ class Faulty(ValueError):
     """A row that cannot be used; the message says why."""
 
 
+class CountsFromOne(Faulty):
+    """A row by which its source counts answers from 1: then the others' answers are wrong, and none can be used."""
+
+
 def options_of(row: dict):
     """The options of a multiple-choice row as they stand there, or None."""
     for name in OPTIONS:
@@ -51,10 +55,12 @@ def item(row: dict, options, place: str) -> dict:
     if not row["question"].strip():
         raise Faulty("the question is empty")
     index = _answer(row, keys, options)
+    if options[index].strip() in NO_OPTION:
+        raise Faulty("the right choice is empty")
     while len(options) > max(index + 1, 2) and options[-1] in NO_OPTION:
         options.pop()
     return {
-        "id": str(row.get("id") or place),
+        "id": place if row.get("id") in (None, "") else str(row["id"]),
         "question": row["question"],
         "options": _without_letters(options),
         "answer": index,
@@ -77,6 +83,8 @@ def keys_and_texts(options) -> tuple[list[str] | None, list[str]]:
             raise Faulty("the choices are a text that is not a list") from error
     keys = None
     if isinstance(options, dict) and {"text", "label"} <= options.keys() and isinstance(options["text"], list):
+        if not isinstance(options["label"], list):
+            raise Faulty("the choices' label is no list, as their text is one")
         keys, options = list(options["label"]), options["text"]
     elif isinstance(options, dict):
         are_numbers = all(_is_number(str(key)) for key in options)
@@ -110,6 +118,11 @@ def _answer(row: dict, keys: list[str] | None, options: list[str]) -> int:
     of_text = options.index(text) if isinstance(text, str) and options.count(text) == 1 else None
     if index is None and name == "answer":
         index = of_text
+    if index is None and name != "answer" and answer == len(options) and keys is None and isinstance(answer, int):
+        raise CountsFromOne(
+            f"{name} is {answer} of {len(options)} choices: answers are counted from 0, and here from 1, it seems; "
+            "count them from 0, or give letters"
+        )
     if index is None:
         shown = f" {answer!r}" if len(str(answer)) <= SHOWN else ""  # a longer one may tell what is nobody's business
         raise Faulty(

@@ -1,5 +1,6 @@
 """Words as they are compared, and an index that finds n-grams of known word sequences in other texts, exactly."""
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,6 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 WORD = re.compile(r"[^\W_]+")
+TAG = re.compile(r"</?(?:b|i|u|em|strong|sub|sup|span|small|font|a)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+BREAK = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|td|th|table|h[1-6])(?:\s[^<>]*)?/?>", re.IGNORECASE)
+"""HTML's tags that stand inside a line, and may inside a word; and those that part words."""
 SIGNS = re.compile(r"[<>≤≥=+±%]|(?<=\w)-(?!\w)")
 """Signs that make another statement of the same words; of hyphens those behind a word (Rh-)."""
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
@@ -16,7 +20,12 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def words(text: str) -> list[str]:
-    """The words of ``text`` as they are compared: Unicode NFKC, lower case, letters and digits only."""
+    """The words of ``text`` as they are compared: of HTML what a reader sees, Unicode NFKC, lower case, letters and
+    digits only."""
+    if "<" in text:
+        text = BREAK.sub(" ", TAG.sub("", text))
+    if "&" in text:
+        text = html.unescape(text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(INVISIBLE))
     return WORD.findall(text.lower())

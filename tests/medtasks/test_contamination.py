@@ -85,6 +85,20 @@ def test_case_punctuation_space_and_unicode_do_not_matter(overlap):
     assert ngrams.normalize("e\u0301tude") == ngrams.normalize("\u00c9TUDE")
 
 
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("Crohn&#x27;s disease", "Crohn's disease"),
+        ("5&nbsp;mg of the<br>drug", "5 mg of the drug"),
+        ("H<sub>2</sub>O <p class='x'>and</p>salt", "H2O and salt"),
+        ("p < 0.05 and a > b", "p 0 05 and a b"),
+        ("R&D", "R D"),
+    ],
+)
+def test_of_html_what_a_reader_sees_is_compared(text, seen):
+    assert ngrams.normalize(text) == ngrams.normalize(seen)
+
+
 def test_a_question_inside_a_long_passage(overlap):
     passage = f"{'Bees dance. ' * 400}{VIGNETTE}{' Honey keeps.' * 400}"
     [finding] = overlap.find(passage)

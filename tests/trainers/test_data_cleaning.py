@@ -209,3 +209,22 @@ def test_passages_become_texts(write_jsonl):
     examples = data.cpt_examples(CPTDataArguments([write_jsonl(passages)]))
     assert examples.rows == [{"text": "Heart\n\nIt beats."}, {"text": "Alone."}]
     assert (examples.counts["duplicates"], examples.counts["contaminated"]) == (1, 1)
+
+
+def test_the_same_instruction_with_another_answer_is_no_duplicate(write_jsonl):
+    rows = [{"instruction": "Write a question.", "input": "", "output": f"What is {n}?"} for n in (1, 2, 2)]
+    rows += [{"prompt": "Next:", "completion": f" {n}"} for n in (1, 2, 2)]
+    counts = sft(write_jsonl(rows)).counts
+    assert counts["duplicates"] == 2 and counts["used"] == 4
+
+
+def test_a_held_out_question_is_not_learned_with_another_answer(write_jsonl):
+    held_out = write_jsonl([{"question": "Why?", "answer": "So."}], "dev.jsonl")
+    rows = [{"question": "Why?", "answer": "Because."}, {"question": "When?", "answer": "Now."}]
+    counts = sft(write_jsonl(rows), dev_sources=[held_out]).counts
+    assert counts["held_out"] == 1 and counts["used"] == 1
+
+
+def test_no_rows_of_a_source_are_refused(write_jsonl):
+    with pytest.raises(InputError, match="items.jsonl:0: takes no row"):
+        sft(write_jsonl([{"question": "Why?", "answer": "So."}]) + ":0")

@@ -52,6 +52,18 @@ def test_pairs_are_taken_as_they_are(write_jsonl):
         ({"question": "Which?", "choices": "none", "answer": 0}, "not a list"),
         ({"question": "Which?", "choices": ["a"], "answer": 0}, "2 to 10"),
         ({"text": "only"}, "a row needs the columns"),
+        ({"question": "Which?", "choices": ["a", ""], "answer": 1}, "the right choice is empty"),
+        ({"question": "Which?", "choices": {"text": ["a", "b"], "label": None}, "answer": 1}, "label is no list"),
+        ({"prompt": [{"role": "user", "content": "x"}], "completion": "b"}, "prompt and completion must be texts"),
+        ({"messages": "Hello"}, "messages must be a list of turns"),
+        (
+            {"pubid": 1, "question": None, "context": {"contexts": ["a"]}, "final_decision": "yes"},
+            "no question",
+        ),
+        (
+            {"pubid": 1, "question": "Is it?", "context": {"contexts": ["a", None]}, "final_decision": "yes"},
+            "'contexts', a list of texts",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_learned_from_is_named(write_jsonl, row, complaint):
@@ -172,3 +184,50 @@ def test_real_files_are_read_whole(shared_data, file, rows):
     source = mixture.parse(str(shared_data / "sft" / f"{file}.jsonl.gz"))
     found = [row for _, row in reading.rows(source)]
     assert len(found) == rows and all(isinstance(row, dict) for row in found)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "learned"),
+    [
+        (
+            {"question": "Which?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 0, "exp": "For."},
+            {"prompt": "question", "completion": "exp"},
+            "For.",
+        ),
+        (
+            {"instruction": "Why?", "output": "So.", "Frage": "Warum?", "Antwort": "Darum."},
+            {"question": "Frage", "answer": "Antwort"},
+            " Darum.",
+        ),
+        (
+            {"Question": "Why?", "Complex_CoT": "Think.", "Response": "So."},
+            {"question": "Question", "answer": "Response"},
+            " So.",
+        ),
+        ({"Q": "Which?", "choices": ["a", "b"], "answer": 1}, {"question": "Q"}, " B"),
+    ],
+)
+def test_what_is_named_decides_how_a_row_is_read(write_jsonl, row, columns, learned):
+    [example] = sft(json.dumps({"source": write_jsonl([row]), "columns": columns})).rows
+    assert example["completion"] == learned
+
+
+def test_columns_that_no_shape_reads_together_are_told(write_jsonl):
+    entry = {"source": write_jsonl([{"q": "Why?", "a": "So."}]), "columns": {"question": "q", "completion": "a"}}
+    with pytest.raises(InputError, match="one must read all that is named: question, completion"):
+        sft(json.dumps(entry))
+
+
+@pytest.mark.parametrize("skip_faulty", [False, True])
+def test_a_source_that_counts_answers_from_one_is_refused_whole(write_jsonl, skip_faulty):
+    options = {"opa": "a", "opb": "b", "opc": "c", "opd": "d"}
+    rows = [options | {"question": f"Which {n}?", "cop": n} for n in (1, 2, 4)]
+    with pytest.raises(InputError, match="items.jsonl:3: cop is 4 of 4 choices: answers are counted from 0"):
+        sft(write_jsonl(rows), skip_faulty=skip_faulty)
+
+
+def test_an_item_may_be_called_0(write_jsonl):
+    [row] = [
+        draft.row for draft in sft(write_jsonl([{"id": 0, "question": "?", "choices": ["a", "b"], "answer": 0}])).drafts
+    ]
+    assert row["id"] == "0"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from medtasks import contamination
 from medtasks.errors import InputError
+from medtasks.item_rows import CountsFromOne
 from trainers.data import privacy
 from trainers.data.mixture import Source, draw
 from trainers.data.near_duplicates import NearDuplicates
@@ -109,6 +110,8 @@ def _usable(source: Source, rows, checks: dict[str, Check], found: Collection) -
         if len(usable) == source.take:
             break
         n_read += 1
+        if isinstance(row, CountsFromOne):
+            raise InputError(f"{place}: {row}")
         if isinstance(row, Exception):
             found.faults.append(f"{place}: {row}")
             found.drop(source, place, "faulty", why=str(row))

@@ -92,7 +92,9 @@ def _examples(
 
 def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> dict[str, Check]:
     """Reason -> check, for what drops rows."""
-    checks: dict[str, Check] = {"duplicates": not_seen(_identity)} | not_nearly_seen(args.near_duplicates)
+    checks: dict[str, Check] = {"duplicates": not_seen(lambda row: _asked(row) + _replied(row))} | not_nearly_seen(
+        args.near_duplicates
+    )
     if tests:
         checks["contaminated"] = holds_none_of(tests)
     if held_out:
@@ -103,9 +105,9 @@ def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> di
     return checks
 
 
-def _identity(row: dict) -> tuple:
-    """Rows with the same identity are duplicates: an item's context, question and set of options, another row's
-    question (its completion, where it has none), a chat's turns and its reply."""
+def _asked(row: dict) -> tuple:
+    """What a row asks: an item's context, question and set of options, another row's question (its completion, where it
+    has none), a chat's turns and its reply."""
     if "messages" in row:
         return exactly(" ".join(contamination.texts(row["messages"]))), exactly(row["reply"])
     if "options" not in row:
@@ -114,16 +116,21 @@ def _identity(row: dict) -> tuple:
     return exactly(row.get("context") or ""), exactly(row["question"]), *options
 
 
+def _replied(row: dict) -> tuple:
+    """What tells rows that ask the same apart: a text that is the answer. Of an item there is one answer."""
+    return () if "options" in row else (exactly(row.get("reply") or row.get("completion") or ""),)
+
+
 def _is_not_held_out(held_out: list[dict]) -> Check:
-    """Drops what stands among the held-out rows, told as test items are, and by :func:`_identity`."""
-    identities = {_identity(row) for row in held_out}
+    """Drops what stands among the held-out rows, told as test items are, and by :func:`_asked`."""
+    identities = {_asked(row) for row in held_out}
     asked = [
         {"question": row.get("question") or row.get("prompt"), "options": row.get("options", [])} for row in held_out
     ]
     holds = holds_none_of(contamination.Overlap(item | {"id": ""} for item in asked if item["question"]))
 
     def check(row: dict, source: Source, place: str) -> dict | None:
-        return {} if _identity(row) in identities or holds(row, source, place) is not None else None
+        return {} if _asked(row) in identities or holds(row, source, place) is not None else None
 
     return check
 

@@ -103,8 +103,14 @@ def parse(entry: str, keys: tuple[str, ...] | None = None) -> Source:
 
 
 def split_cap(name: str) -> tuple[str, int | None]:
-    """``medqa:500`` -> ("medqa", 500); ``medqa`` -> ("medqa", None)."""
+    """``medqa:500`` -> ("medqa", 500); ``medqa`` -> ("medqa", None).
+
+    Raises:
+        InputError: none are to be taken.
+    """
     source, _, cap = name.rpartition(":")
+    if source and cap.isdigit() and not int(cap):
+        raise InputError(f"{name}: takes no row; give a number from 1, or leave it out")
     return (source, int(cap)) if source and cap.isdigit() else (name, None)
 
 

@@ -139,7 +139,7 @@ def _lines(file: str) -> Iterator[tuple[str, dict]]:
 
 def _keys(line: dict, place: str) -> list[str]:
     """What names the item of a line: ids as they stand there, and normalized questions."""
-    ids = [_id(line[name], place) for name in ("item", "id") if line.get(name)]
+    ids = [_id(line[name], place) for name in ("item", "id") if line.get(name) not in (None, "")]
     questions = [line[name] for name in ("question", "query") if line.get(name)]
     if not all(isinstance(question, str) for question in questions):
         raise InputError(f"{place}: the question is not a text")

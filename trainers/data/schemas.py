@@ -68,22 +68,26 @@ def _shaped(row, place: str, columns: dict[str, str] | None) -> dict:
         raise Faulty("not a JSON object; each line must be one")
     if columns:
         row = _renamed(row, columns)
-    if (options := item_rows.options_of(row)) is not None:
+
+    def is_read_by(*names) -> bool:
+        return set(columns or ()) <= set(names)
+
+    if is_read_by(*ITEM, *BESIDE) and (options := item_rows.options_of(row)) is not None:
         return item_rows.item(row, options, place)
-    if all(key in row for key in PUBMEDQA):
+    if is_read_by(*PUBMEDQA, *BESIDE) and all(key in row for key in PUBMEDQA):
         return _pubmedqa(row)
     for column, names in CHATS.items():
-        if isinstance(row.get(column), list):
-            return _chat(row[column], *names)
-    if _has_texts(row, PAIR):
-        _demand(row["completion"], "completion")
-        return {"prompt": row["prompt"], "completion": row["completion"]}
+        if is_read_by(column) and row.get(column) is not None:
+            return _chat(row[column], column, *names)
+    if is_read_by(*PAIR) and all(row.get(name) is not None for name in PAIR):
+        return _pair(row)
     for question, answer in OPEN_QUESTIONS:
-        if _has_texts(row, (*question, *answer)):
+        if is_read_by(*question, *answer) and _has_texts(row, (*question, *answer)):
             return _question(_joined(row, question), _joined(row, answer))
     shapes = ["question, options or choices, answer", ", ".join(PAIR), ", ".join(PUBMEDQA), *CHATS]
     shapes += [", ".join(question + answer) for question, answer in OPEN_QUESTIONS]
-    raise Faulty(f"has {', '.join(map(str, row))}; a row needs the columns {'; or '.join(shapes)}")
+    named = f" (of which one must read all that is named: {', '.join(columns)})" if columns else ""
+    raise Faulty(f"has {', '.join(map(str, row))}; a row needs the columns {'; or '.join(shapes)}{named}")
 
 
 def _renamed(row: dict, columns: dict[str, str]) -> dict:
@@ -114,8 +118,17 @@ def _question(question: str, reply: str) -> dict:
 # Chats
 
 
-def _chat(turns: list, speaker: str, text: str) -> dict:
+def _pair(row: dict) -> dict:
+    if not _has_texts(row, PAIR):
+        raise Faulty("prompt and completion must be texts; a chat goes into 'messages'")
+    _demand(row["completion"], "completion")
+    return {name: row[name] for name in PAIR}
+
+
+def _chat(turns, column: str, speaker: str, text: str) -> dict:
     """The last reply of a chat and the turns before it; a question where that is one turn of the user."""
+    if not isinstance(turns, list):
+        raise Faulty(f"{column} must be a list of turns")
     messages = [_turn(turn, speaker, text) for turn in turns]
     while messages and messages[-1]["role"] != "assistant":
         messages.pop()
@@ -132,8 +145,12 @@ def _pubmedqa(row: dict) -> dict:
     context, decision = row["context"], row["final_decision"]
     if decision not in items.PUBMEDQA_OPTIONS:
         raise Faulty(f"final_decision is {decision!r}, none of {', '.join(items.PUBMEDQA_OPTIONS)}")
-    if not isinstance(context, dict) or not isinstance(context.get("contexts"), list):
+    texts = context.get("contexts") if isinstance(context, dict) else None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Faulty("the context needs 'contexts', a list of texts")
+    if not isinstance(row["question"], str):
+        raise Faulty("no question")
+    _demand(row["question"], "question")
     return items.pubmedqa_item(row)
 
 
