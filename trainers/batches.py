@@ -132,6 +132,16 @@ def _epoch(encoded: list[dict], rng: random.Random, max_length: int | None, stra
     return packed
 
 
+def fill_up(rows: list[dict], batch: int, token: int) -> list[dict]:
+    """``rows``, and behind them rows of one ``token``, of which nothing is learned, until all batches are full.
+
+    Where several processes share a batch, accelerate gives those that would go without a row one that was seen already,
+    and it would count twice.
+    """
+    filling = {"input_ids": [token], "labels": [IGNORED], "seq_lengths": [1], "examples": []}
+    return rows + [filling] * (-len(rows) % batch)
+
+
 class Collator:
     """Rows to one micro-batch: tensors of shape (1, tokens), documents bounded by ``cu_seq_lens_q``.
 
@@ -141,7 +151,7 @@ class Collator:
     Returns (per call) a dict of ``input_ids``, ``position_ids`` (from 0 in each document), ``labels``,
     ``shift_labels`` (the label of the next token), ``scored`` (the positions that have one), ``cu_seq_lens_q`` and
     ``_k`` (int32, documents + 1), ``max_length_q`` and ``_k``, ``examples`` (numbers, a list) and ``num_tokens``
-    (without filling, int).
+    (of rows with examples, int).
     """
 
     def __init__(self, pad_token_id: int, tokens: int = 0, documents: int = 0, max_length: int = 0):
@@ -153,8 +163,8 @@ class Collator:
         ids = [token for row in rows for token in row["input_ids"]]
         labels = [label for row in rows for label in row["labels"]]
         lengths = [length for row in rows for length in row["seq_lengths"]]
-        num_tokens = len(ids)
-        if (filling := self.tokens - num_tokens) > 0:
+        num_tokens = sum(len(row["input_ids"]) for row in rows if row["examples"])
+        if (filling := self.tokens - len(ids)) > 0:
             ids += [self.pad_token_id] * filling
             labels += [IGNORED] * filling
             lengths += [len(part) for part in chunks(range(filling), self.max_length)]

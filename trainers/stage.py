@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -271,7 +271,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     chosen = acceleration.decide(stage.acceleration, training, stage.model, packed, shards=processes.sharded())
     model = adapter.load_base(stage.model, chosen.attention, chosen.dequantizes)
     if stage.run.adapter is not None:
-        model = adapter.continue_adapter(model, stage.run.adapter)
+        model = adapter.continue_adapter(model, stage.run.adapter, stage.model)
     arguments = copy.copy(training)
     arguments.num_train_epochs, arguments.packing, arguments.max_length = 1, False, None
     arguments.neftune_noise_alpha = None  # ours knows documents from rows
@@ -297,6 +297,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
             ],
         )
     adapter.demand_targets(trainer.model, stage.model.lora_target_modules)
+    adapter.demand_untied(trainer.model)
     if training.neftune_noise_alpha is not None:
         trainer.on_documents = noise.add(trainer.model, training.neftune_noise_alpha)
     trackers.keep(trainer, stage.out)
@@ -327,6 +328,8 @@ def _pack(stage: Stage, tokenizer) -> batches.Packed:
             f"dataloader_drop_last: {len(packed.rows)} rows are fewer than a batch of {batch}, and none would be "
             "learned; take the key out"
         )
+    if training.world_size > 1 and not training.dataloader_drop_last:
+        packed = replace(packed, rows=batches.fill_up(packed.rows, batch, tokenizer.eos_token_id))
     return packed
 
 
@@ -336,7 +339,10 @@ def _rows_a_step(training) -> int:
 
 def _held_out(stage: Stage, tokenizer) -> list[dict]:
     """The held-out examples, one a row."""
-    return batches.pack(stage.dev.epoch, tokenizer, epochs=1, seed=stage.training.seed).rows
+    rows = batches.pack(stage.dev.epoch, tokenizer, epochs=1, seed=stage.training.seed).rows
+    number = stage.training.world_size
+    batch = stage.training.per_device_eval_batch_size * number
+    return batches.fill_up(rows, batch, tokenizer.eos_token_id) if number > 1 else rows
 
 
 def _publish(stage: Stage, run: dict) -> None:

@@ -97,8 +97,7 @@ class Trainer(SFTTrainer):
     def evaluation_loop(self, *args, metric_key_prefix="eval", **keywords):
         """Loss and token accuracy over all labelled tokens of the held-out data, each token counted alike.
 
-        Trainer's own mean is one of batches, whatever they hold. Where several processes share the data, the
-        sampler may repeat a few rows to give each as many.
+        Trainer's own mean is one of batches, whatever they hold.
         """
         self._held_out = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **keywords)

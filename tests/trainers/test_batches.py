@@ -255,3 +255,12 @@ def test_filling_changes_neither_loss_nor_gradients(recipe_file, head):
     for name, ours, theirs in zip(weights, gradients_filled, gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=name)
     assert max(gradient.abs().max() for gradient in gradients) > 1e-3
+
+
+def test_batches_are_filled_up_with_rows_that_teach_nothing():
+    rows = [{"input_ids": [5, 6], "labels": [5, 6], "seq_lengths": [2], "examples": [0]}] * 3
+    assert batches.fill_up(rows, 3, 1) == rows
+    filled = batches.fill_up(rows, 4, 1)
+    assert filled[:3] == rows and len(filled) == 4
+    batch = batches.Collator(1)(filled[2:])
+    assert batch["num_tokens"] == 2 and batch["examples"] == [0] and batch["scored"].tolist() == [0]

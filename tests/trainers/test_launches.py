@@ -121,6 +121,19 @@ def test_ddp_leaves_what_one_process_leaves_and_the_first_alone_writes(start, by
     assert [line for line in said[1].splitlines() if line.startswith(f"writes {tmp_path / 'out'}")] == []
 
 
+def test_rows_that_fill_no_batch_are_learned_and_measured_once(start, by_one_process, write_jsonl, make_item, tmp_path):
+    sources = [write_jsonl([make_item(n) for n in range(7)], "seven.jsonl")]
+    dev = [write_jsonl([make_item(n) for n in range(20, 23)], "three.jsonl")]
+    settings = {"max_steps": -1, "num_train_epochs": 1, "save_steps": 1, "logging_steps": 1}
+    path, alone = by_one_process(sources=sources, dev_sources=dev, eval_strategy="epoch", **settings)
+    finish(start("ddp", ["--config", path], ["--config", path]))
+    ours, theirs = ([read_json(out / name) for name in ("loss.json", "eval.json")] for out in (tmp_path / "out", alone))
+    assert [entry["loss"] for entry in ours[0]] == pytest.approx([entry["loss"] for entry in theirs[0]], rel=1e-4)
+    assert len(ours[0]) == 2 and ours[1][-1]["eval_loss"] == pytest.approx(theirs[1][-1]["eval_loss"], rel=1e-4)
+    tokens = [read_json(out / "cost.json")["tokens_seen"] for out in (tmp_path / "out", alone)]
+    assert tokens[0] == tokens[1]
+
+
 def test_fsdp_of_a_4_bit_base_leaves_what_one_process_leaves(start, by_one_process, build_base, tmp_path):
     path, alone = by_one_process(model_name_or_path=build_base(64), **NF4)
     finish(start("fsdp_qlora", ["--config", path], ["--config", path]))
