@@ -438,3 +438,18 @@ def test_full_fine_tuning_and_larger_models_cost_more_operations():
 )
 def test_gpus_are_found_by_their_names(name, key):
     assert speed.gpu(name) == key
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "complaint"),
+    [
+        ("deepseek_v2", {"n_routed_experts": 8, "moe_intermediate_size": 64}, "parameters, and were it a decoder"),
+        ("llama", {"intermediate_size": [128, 128]}, "its intermediate_size is no number"),
+    ],
+)
+def test_models_that_are_more_than_they_seem_are_refused(tmp_path, kind, changes, complaint):
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = {"model_type": kind, "vocab_size": 100} | sizes | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=complaint):
+        shape.of(tmp_path)

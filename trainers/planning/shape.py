@@ -14,6 +14,8 @@ NORMED_HEADS = ("qwen3",)
 """Model types that normalize each head's query and key."""
 TIED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "cohere", "cohere2", "smollm3")
 """Model types whose head is the embeddings if their configuration does not say."""
+TOLERANCE = 0.01
+"""Share of the parameters by which a model may have others than counted: biases and norms that are its own."""
 GATED = ("silu", "swish", "swiglu")
 
 
@@ -117,7 +119,29 @@ def of(model: str | Path, revision: str | None = None) -> Shape:
         raise InputError(f"{model}: a mixture of experts; only dense decoders are counted")
     if config.get("hidden_act", "silu") not in GATED:
         raise InputError(f"{model}: its MLP is not gated by SiLU; only decoders of the Llama kind are counted")
-    return of_config(config)
+    if strange := [key for key in NEEDED if not isinstance(config[key], int)]:
+        raise InputError(f"{model}: its {strange[0]} is no number; only decoders of the Llama kind are counted")
+    found = of_config(config)
+    if (real := _parameters(model, revision)) and abs(found.parameters / real - 1) > TOLERANCE:
+        raise InputError(
+            f"{model}: has {real:,} parameters, and were it a decoder of the Llama kind, {found.parameters:,}; only "
+            "those are counted"
+        )
+    return found
+
+
+def _parameters(model: str | Path, revision: str | None) -> int | None:
+    """How many parameters transformers gives a decoder of this configuration; None where it does not know its kind."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(models.folder(model, revision))
+        with torch.device("meta"):
+            made = AutoModelForCausalLM.from_config(config.get_text_config())
+    except (ValueError, KeyError, AttributeError, TypeError, ImportError):
+        return None
+    return sum(weight.numel() for weight in made.parameters())
 
 
 def stored_as(model: str | Path, revision: str | None = None) -> dict:
