@@ -78,12 +78,18 @@ def load_tokenizer(model_args):
     """The base's tokenizer.
 
     Raises:
-        InputError: the base has none.
+        InputError: the base has none, or it knows no end of a text.
     """
     from transformers import AutoTokenizer
 
     with _loading(model_args.model_name_or_path):
-        return AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+        found = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+    if found.eos_token is None:
+        raise InputError(
+            f"{model_args.model_name_or_path}: its tokenizer has no eos_token, in which what is learned ends; "
+            "name one in tokenizer_config.json"
+        )
+    return found
 
 
 def load_base(model_args, attention: str | None = None, dequantizes: bool = False):
@@ -134,12 +140,51 @@ def plain(model):
     return model
 
 
-def continue_adapter(model, adapter: str):
-    """``model`` with the adapter in folder ``adapter``, trainable, under PEFT's usual name ``default``."""
+def continue_adapter(model, adapter: str, model_args):
+    """``model`` with the adapter in folder ``adapter``, trainable, under PEFT's usual name ``default``.
+
+    Raises:
+        InputError: its files are damaged, or it learns other maps or modules than the recipe names.
+    """
     from peft import PeftModel
 
+    asked = _paths(model, model_args.lora_target_modules), set(model_args.lora_modules_to_save or ())
     with _loading(adapter):
-        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        learning = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    saved = learning.peft_config["default"].modules_to_save
+    has = set(learning.base_model.targeted_module_names), set(saved or ())
+    for key, wanted, found in zip(("lora_target_modules", "lora_modules_to_save"), asked, has, strict=True):
+        if other := sorted({path.rpartition(".")[2] for path in wanted ^ found}):
+            raise InputError(
+                f"{key}: {adapter} and the recipe differ in {', '.join(other)}; an adapter that learns on keeps its "
+                "shape, so give both the same"
+            )
+    return learning
+
+
+def _paths(model, targets: str | list[str]) -> set[str]:
+    """The paths of the maps that ``targets`` (lora_target_modules) names, as PEFT takes it: names, a pattern for a
+    whole path, or ``all-linear``, which is all but the head."""
+    import torch
+
+    named, head = dict(model.named_modules()), model.get_output_embeddings()
+    if targets in ("all-linear", ["all-linear"]):
+        return {path for path, map in named.items() if isinstance(map, torch.nn.Linear) and map is not head}
+    if isinstance(targets, str):
+        return {path for path in named if re.fullmatch(targets, path)}
+    return {path for path in named if any(f".{path}".endswith(f".{name}") for name in targets)}
+
+
+def demand_untied(model) -> None:
+    """Raise InputError where LoRA changes the embeddings of a model whose head they are too: one of both would change
+    without the other, and the merged model has but one."""
+    paths = getattr(getattr(model, "base_model", None), "targeted_module_names", None) or ()
+    base = model.get_base_model() if paths else model
+    ends = [path for path in paths if path.rpartition(".")[2] in ("embed_tokens", "lm_head", "wte")]
+    if ends and base.config.get_text_config().tie_word_embeddings:
+        raise InputError(
+            f"lora_target_modules: {ends[0]} shares its weights, as this model's head is its embeddings; take it out"
+        )
 
 
 def train_in_float32(model) -> int:

@@ -29,7 +29,7 @@ def prepare(argv: list[str], overrides: dict | None = None) -> stage.Stage:
     kinds = (ModelConfig, SFTConfig, RunArguments, AccelerationArguments, data.CPTDataArguments)
     (model, training, run, fast, corpora), config = recipe.parse(kinds, argv, __doc__, overrides)
     out = stage.settle(training, model, run)
-    if not training.packing or training.packing_strategy == "bfd":
+    if not training.packing or training.packing_strategy != "bfd_split":
         raise InputError("long passages would be cut off; say 'packing: true' and 'packing_strategy: bfd_split'")
     examples = data.cpt_examples(corpora, training.seed)
     return stage.Stage("cpt", out, examples, run, training, model, fast, config, examples.dev)

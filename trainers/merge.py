@@ -148,8 +148,9 @@ def trained_on(adapter: Path, base: str | None = None) -> "ModelConfig":
     if (adapter / models.ADAPTER_CARD).is_file():
         card = _json(adapter / models.ADAPTER_CARD)
         known = {field.name for field in dataclasses.fields(ModelConfig)}
+        named = settings["model_name_or_path"]  # by adapter_config.json, which an upload changes
         settings = {key: value for key, value in card["config"].items() if key in known}
-        settings["model_name_or_path"] = card["base"]
+        settings["model_name_or_path"] = card["base"] if Path(card["base"]).exists() else named or card["base"]
     if base is not None:
         settings["model_name_or_path"] = base
     if not settings["model_name_or_path"]:
@@ -164,6 +165,7 @@ def _with_adapter(base, adapter: Path):
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(base, str(adapter))
+    adapters.demand_untied(model)
     return model if getattr(base, "is_quantized", False) else model.to(PartialState().device)
 
 

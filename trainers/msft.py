@@ -81,7 +81,8 @@ def prepare(argv: list[str]) -> tuple[stage.Stage, stage.Stage, str]:
 def _check(path: Path, join: str, cpt: stage.Stage, sft: stage.Stage) -> None:
     """Raise InputError unless the second stage can go on from the first."""
     one_adapter = join == "continue" and not cpt.run.full_finetuning
-    for key in ("model_name_or_path", "model_revision", *(adapter.SHAPE if one_adapter else ())):
+    shape = (*adapter.SHAPE, "lora_target_modules", "lora_modules_to_save") if one_adapter else ()
+    for key in ("model_name_or_path", "model_revision", *shape):
         values = [getattr(each.model, key) for each in (cpt, sft)]
         if values[0] != values[1]:
             what = "both train one adapter" if one_adapter else "both start from one base"

@@ -12,11 +12,15 @@ import json
 import re
 from pathlib import Path
 
-from medtasks import hub
+from medtasks import hub, models
 from medtasks.errors import InputError
 from trainers import recipe
 
 ADAPTER = "adapter_config.json"
+TOLD = (models.ADAPTER_CARD, "merge.json")
+"""Files that say where something lay on this machine."""
+FOLDERS = re.compile(r"(?<![\w.~:/-])/(?:[^/\s\"]+/)+")
+"""The folders of a path from the root."""
 
 
 def main(argv: list[str]) -> int:
@@ -51,11 +55,17 @@ def contents(folder: Path, card: Path | None = None, base_model: str | None = No
         if not card.is_file():
             raise InputError(f"{card}: no such card; `medadapt card` writes one")
         found["README.md"] = card
+    found |= {name: _without_folders(folder / name) for name in TOLD if name in found}
     if ADAPTER in found:
         found[ADAPTER] = _with_base(folder, base_model)
     elif base_model:
         raise InputError(f"{folder} is a model and needs no base; take --base_model out")
     return found
+
+
+def _without_folders(file: Path) -> bytes:
+    """What a file says, less the folders of this machine in it: of a path from the root, its last part is left."""
+    return FOLDERS.sub("", file.read_text(encoding="utf-8")).encode()
 
 
 def _with_base(folder: Path, base_model: str | None) -> bytes:

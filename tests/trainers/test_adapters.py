@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medtasks.errors import InputError
-from trainers import adapter, sft, stage
+from trainers import adapter, merge, sft, stage
 
 
 def logits(model, tokenizer, prompt="Question: which?\nAnswer:"):
@@ -101,3 +101,53 @@ def test_nf4_trains_and_merges_dequantized(recipe_file, build_base, tmp_path):
     apart = logits(PeftModel.from_pretrained(quantized, out / "adapter"), tokenizer)
     merged = logits(AutoModelForCausalLM.from_pretrained(out / "merged"), tokenizer)
     assert (merged - apart).norm() / apart.norm() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"lora_target_modules": ["q_proj"]}, "lora_target_modules: .* and the recipe differ in "),
+        ({"lora_target_modules": ".*up_proj"}, "lora_target_modules: .* and the recipe differ in "),
+        ({"lora_modules_to_save": ["lm_head"]}, "lora_modules_to_save: .* and the recipe differ in lm_head"),
+    ],
+)
+def test_an_adapter_that_learns_on_keeps_its_maps(trained, recipe_file, tmp_path, changes, complaint):
+    _, out = trained
+    other = recipe_file("other.yaml", output_dir=str(tmp_path / "other"), **changes)
+    with pytest.raises(InputError, match=complaint):
+        sft.main(["--config", other, "--adapter", str(out / "adapter")])
+    assert not (tmp_path / "other" / "adapter").exists()
+
+
+def test_all_linear_learns_on_by_any_of_its_names(trained, recipe_file, tmp_path):
+    _, out = trained
+    for name, targets in (("all", "all-linear"), ("pattern", r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj")):
+        other = recipe_file(f"{name}.yaml", output_dir=str(tmp_path / name), lora_target_modules=targets, max_steps=1)
+        assert sft.main(["--config", other, "--adapter", str(out / "adapter")]) == 0
+
+
+def test_embeddings_that_are_the_head_too_get_no_lora(recipe_file, build_base, tmp_path):
+    tied = Path(build_base())
+    config = json.loads((tied / "config.json").read_text())
+    (tied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    path = recipe_file(model_name_or_path=str(tied), lora_target_modules=["q_proj", "embed_tokens"])
+    with pytest.raises(InputError, match="lora_target_modules: .*embed_tokens shares its weights"):
+        sft.main(["--config", path])
+    assert not (tmp_path / "out" / "adapter").exists()
+
+
+def test_a_tokenizer_without_an_end_is_told(recipe_file, build_base):
+    base = Path(build_base())
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="its tokenizer has no eos_token"):
+        sft.main(["--config", recipe_file(model_name_or_path=str(base))])
+
+
+def test_an_adapter_is_merged_with_the_base_that_its_upload_names(trained, base, tmp_path):
+    _, out = trained
+    card = json.loads((out / "adapter" / "medadapt.json").read_text())
+    (out / "adapter" / "medadapt.json").write_text(json.dumps(card | {"base": "gone"}))
+    report = merge.merge(out / "adapter", tmp_path / "merged")
+    assert report["base"] == base and (tmp_path / "merged" / "model.safetensors").is_file()

@@ -37,7 +37,7 @@ def test_adapters_and_merged_models_load_from_the_hub(trained, uploads, on, tmp_
     there = folder / "models" / "clinic"
     names = {path.name for path in (trained / "adapter").iterdir()}
     assert {path.name for path in (there / "doctor").iterdir()} == names | {"README.md"}
-    for name in names - {"adapter_config.json"}:
+    for name in names - {"adapter_config.json", "medadapt.json"}:
         assert (there / "doctor" / name).read_bytes() == (trained / "adapter" / name).read_bytes(), name
     assert (there / "doctor" / "README.md").read_bytes() == card.read_bytes()
     base, sizes = on(address, LOAD, "clinic/doctor", "clinic/doctor-merged").splitlines()
@@ -50,6 +50,10 @@ def test_a_base_that_only_this_machine_has_is_not_named_to_others(trained):
         push.contents(trained / "adapter")
     found = push.contents(trained / "adapter", base_model="clinic/base")
     assert json.loads(found["adapter_config.json"])["base_model_name_or_path"] == "clinic/base"
+    card = json.loads(found["medadapt.json"])
+    there = json.loads((trained / "adapter" / "medadapt.json").read_text())
+    assert there["base"].startswith("/") and card["base"] == there["base"].rpartition("/")[2]
+    assert there["config"]["learning_rate"] == card["config"]["learning_rate"] and b"/tmp" not in found["medadapt.json"]
     assert found["adapter_model.safetensors"] == trained / "adapter" / "adapter_model.safetensors"
     with pytest.raises(InputError, match="needs no base"):
         push.contents(trained / "merged", base_model="clinic/base")
