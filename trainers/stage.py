@@ -106,9 +106,11 @@ def settle(training, model, run: RunArguments) -> Path:
     if run.full_finetuning and (run.adapter or run.merge):
         key = "adapter" if run.adapter else "merge"
         raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
-    if run.adapter_scale != 1 and (run.full_finetuning or model.use_dora or not 0 < run.adapter_scale < math.inf):
+    scales_all = not (run.full_finetuning or model.use_dora or model.lora_modules_to_save)
+    if run.adapter_scale != 1 and not (scales_all and 0 < run.adapter_scale < math.inf):
         raise InputError(
-            f"adapter_scale {run.adapter_scale}: it is above 0, and for LoRA alone (neither DoRA nor full fine-tuning)"
+            f"adapter_scale {run.adapter_scale}: it is above 0, and for LoRA alone (neither DoRA, lora_modules_to_save "
+            "nor full fine-tuning)"
         )
     out = Path(training.output_dir)
     trackers.settle(training, out)

@@ -28,6 +28,7 @@ class Trainer(SFTTrainer):
         self.on_documents = None
         self.has_begun = False
         self._hits: list[tuple[torch.Tensor, int]] = []
+        self._tokens = 0
         self.has_own_head = False
         self.guard, self.epochs = guard, epochs
         super().__init__(*args, **keywords)
@@ -72,17 +73,23 @@ class Trainer(SFTTrainer):
 
     def _save_checkpoint(self, model, trial):
         self.guard.settle()
+        self._add_tokens()
         super()._save_checkpoint(model, trial)
 
     def _track_num_input_tokens(self, inputs):
-        """Count what is no filling, without waiting for the GPU."""
-        tokens = inputs["num_tokens"]
+        """Count what is no filling, without waiting for the GPU or other processes (:meth:`_add_tokens`)."""
+        self._tokens += inputs["num_tokens"]
+
+    def _add_tokens(self):
+        """Add to the state what all processes have counted since the last time; called by all of them."""
+        tokens, self._tokens = self._tokens, 0
         if self.accelerator.num_processes > 1:
-            tokens = self.accelerator.gather(torch.tensor([tokens], device=self.args.device)).sum().item()
+            tokens = self.accelerator.reduce(torch.tensor(tokens, device=self.args.device), "sum").item()
         self.state.num_input_tokens_seen += tokens
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the share of labelled tokens that were the likeliest, and epochs as the recipe counts them."""
+        self._add_tokens()
         if self._hits and self.model.training:
             right = sum(hits for hits, _ in self._hits)
             counts = torch.stack([right, right.new_tensor(sum(scored for _, scored in self._hits))])
@@ -100,7 +107,8 @@ class Trainer(SFTTrainer):
         Trainer's own mean is one of batches, whatever they hold.
         """
         self._held_out = torch.zeros(3, dtype=torch.float64, device=self.args.device)
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **keywords)
+        with torch.compiler.set_stance("force_eager"):  # each batch has a shape of its own, to be compiled anew
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **keywords)
         loss, right, tokens = self.accelerator.reduce(self._held_out, "sum").tolist()
         output.metrics[f"{metric_key_prefix}_loss"] = loss / tokens
         output.metrics[f"{metric_key_prefix}_mean_token_accuracy"] = right / tokens

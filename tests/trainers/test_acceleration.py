@@ -18,11 +18,20 @@ def losses(out) -> list[float]:
 
 def decide(on_gpu=True, shards=False, rows=2, tokens=acceleration.COMPILES_FROM, asked=None, model=None, training=None):
     usual = {"world_size": 1, "gradient_checkpointing": False, "per_device_train_batch_size": rows}
-    usual |= {"neftune_noise_alpha": None, "bf16": True, "fp16": False, "activation_offloading": False}
+    usual |= {
+        "loss_type": "nll",
+        "label_smoothing_factor": 0.0,
+        "neftune_noise_alpha": None,
+        "bf16": True,
+        "fp16": False,
+        "activation_offloading": False,
+    }
     device = SimpleNamespace(type="cuda" if on_gpu else "cpu")
     parts = [{"input_ids": range(100), "seq_lengths": [60, 40]}, {"input_ids": range(tokens - 100), "seq_lengths": [1]}]
     model = {
         "use_peft": True,
+        "lora_modules_to_save": None,
+        "load_in_8bit": False,
         "load_in_4bit": True,
         "attn_implementation": None,
         "lora_dropout": 0.0,
@@ -86,7 +95,11 @@ def test_the_attention_that_a_recipe_names_is_taken():
         ({"asked": {"dequantize_base": True}, "model": {"load_in_4bit": False}}, "the base is not in 4 bits"),
         ({"asked": {"dequantize_base": True}, "shards": True}, "does not go together with FSDP"),
         ({"asked": {"cuda_graph": True}, "on_gpu": False}, "cuda_graph: there is no GPU; take the key out"),
-        ({"asked": {"cuda_graph": True}, "model": {"use_peft": False}}, "cuda_graph: the head learns too"),
+        ({"asked": {"cuda_graph": True}, "model": {"use_peft": False}}, "cuda_graph: more than LoRA learns"),
+        ({"asked": {"cuda_graph": True}, "model": {"lora_modules_to_save": ["lm_head"]}}, "more than LoRA learns"),
+        ({"asked": {"cuda_graph": True}, "model": {"load_in_8bit": True}}, "cuda_graph: products in 8 bits"),
+        ({"asked": {"cuda_graph": True}, "training": {"loss_type": "dft"}}, "cuda_graph: the loss is TRL's"),
+        ({"asked": {"cuda_graph": True}, "training": {"label_smoothing_factor": 0.1}}, "cuda_graph: the loss is TRL's"),
         ({"asked": {"cuda_graph": True}, "shards": True}, "cuda_graph: FSDP's GPUs speak"),
         ({"asked": {"cuda_graph": True}, "model": {"lora_dropout": 0.1}}, "cuda_graph: lora_dropout draws"),
         (
@@ -205,3 +218,38 @@ def test_what_is_captured_sees_one_shape_and_learns_the_same(recipe_file, build_
     assert len(shapes) == 1 + 6 and all(each == shapes[0] for each in shapes)
     assert losses(tmp_path / "captured") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
     assert losses(tmp_path / "plain")[-1] < losses(tmp_path / "plain")[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(RuntimeError, InputError), (torch.OutOfMemoryError, torch.OutOfMemoryError)]
+)
+def test_layers_that_cannot_be_captured_are_told_in_a_line(error, raised, monkeypatch):
+    from trainers.acceleration import graphs
+
+    def fail(*_):
+        raise error("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    batch = {"max_length_q": 2, **dict.fromkeys(("input_ids", "position_ids", "cu_seq_lens_q"), torch.zeros(1))}
+    with pytest.raises(raised, match="stream is capturing") as caught:
+        graphs.GraphedBackbone(torch.nn.Linear(1, 1), batch, None, False)
+    assert raised is not InputError or str(caught.value).endswith("is capturing); say 'cuda_graph: false'")
+
+
+def test_what_is_held_out_compiles_nothing(recipe_file, build_base, write_jsonl, make_item, tmp_path):
+    settings = {"model_name_or_path": build_base(), "lora_dropout": 0.0, "max_steps": 2, "save_steps": 2}
+    settings |= {"sources": [write_jsonl([make_item(1)], "one.jsonl")], "per_device_train_batch_size": 1}
+    dev = [write_jsonl([make_item(n) for n in range(20, 28)], "dev.jsonl")]
+    graphs = {}
+    for name, held_out in (
+        ("without", {}),
+        ("with", {"dev_sources": dev, "eval_strategy": "steps", "eval_on_start": True}),
+    ):
+        held_out |= {"eval_steps": 1, "per_device_eval_batch_size": 3} if held_out else {}
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        out = str(tmp_path / name)
+        sft.main(["--config", recipe_file(f"{name}.yaml", output_dir=out, compile_layers=True, **settings, **held_out)])
+        graphs[name] = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs["with"] == graphs["without"] > 0
+    assert losses(tmp_path / "with") == pytest.approx(losses(tmp_path / "without"), rel=1e-4)

@@ -148,7 +148,14 @@ def test_a_recipe_keeps_a_part_of_what_it_learned(recipe_file, tmp_path):
         torch.testing.assert_close(kept[0.5][name], weight * (0.5 if "lora_B" in name else 1.0))
 
 
-@pytest.mark.parametrize("settings", [{"adapter_scale": 0}, {"adapter_scale": 0.5, "use_dora": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"adapter_scale": 0},
+        {"adapter_scale": 0.5, "use_dora": True},
+        {"adapter_scale": 0.5, "lora_modules_to_save": ["lm_head"]},
+    ],
+)
 def test_a_part_that_cannot_be_kept_is_refused_before_training(recipe_file, settings):
     with pytest.raises(InputError, match="adapter_scale"):
         sft.prepare(["--config", recipe_file(**settings)])

@@ -323,7 +323,9 @@ def test_layers_are_compiled_and_captured_where_trainers_do(made):
     assert made(**long).compiled and made(**long).captures and made("--compile_layers", "true").captures
     for others in ({}, {"tokens": long["tokens"] - 1}, long | {"on_cpu": True}, long | {"sharded": True, "gpus": 2}):
         assert not made(**others).compiled
-    for keys in (["--cuda_graph", "false"], ["--lora_dropout", "0.1"], ["--gradient_checkpointing", "true"]):
+    off = [["--cuda_graph", "false"], ["--lora_dropout", "0.1"], ["--gradient_checkpointing", "true"]]
+    off += [["--neftune_noise_alpha", "5"], ["--loss_type", "dft"], ["--lora_modules_to_save", "lm_head"]]
+    for keys in (*off, ["--load_in_4bit", "false", "--load_in_8bit"]):
         assert made(*keys, **long).compiled and not made(*keys, **long).captures
     assert not made("--compile_layers", "false", **long).compiled and made(**long, gpus=2).captures
     full = made("--use_peft", "false", "--load_in_4bit", "false", **long)

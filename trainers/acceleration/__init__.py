@@ -7,6 +7,7 @@ layers are compiled (elementwise work in few kernels), and forward and backward 
 replayed (:mod:`.graphs`). Each gives what it replaces gives, to rounding.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from medtasks.errors import InputError
@@ -59,6 +60,8 @@ class Acceleration:
     fuses: bool = False
     compiles: bool = False
     captures: bool = False
+    must_capture: bool = False
+    """Whether the recipe asks for it."""
     tokens: int = 0
     """Tokens of every micro-batch where its shape must not change, else 0."""
     documents: int = 0
@@ -101,6 +104,7 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
         fuses=args.fused and not model.lora_dropout and not shards,
         compiles=compiles,
         captures=captures,
+        must_capture=bool(args.cuda_graph),
         tokens=rows * longest if is_static else 0,
         documents=packed.most_documents(rows) + rows if is_static else 0,
     )
@@ -124,8 +128,12 @@ def _obstacle_to_capture(training, model, *, on_gpu: bool, compiles: bool, shard
     """Why forward and backward cannot be captured, or None."""
     if not on_gpu:
         return "there is no GPU"
-    if not model.use_peft:
-        return "the head learns too, and with it the loss is TRL's, over the whole model"
+    if not model.use_peft or model.lora_modules_to_save:
+        return "more than LoRA learns, so the loss is TRL's, over the whole model"
+    if training.loss_type != "nll" or training.label_smoothing_factor:
+        return "the loss is TRL's, over the whole model"
+    if model.load_in_8bit:
+        return "products in 8 bits look at their outliers on the way"
     if shards:
         return "FSDP's GPUs speak with each other in between"
     if model.lora_dropout:
@@ -153,7 +161,7 @@ def apply(chosen: Acceleration, trainer) -> None:
     if chosen.fuses:
         lora.fuse(trainer.model)
     if chosen.compiles:
-        for layer in getattr(causal.base_model, "layers", ()):
+        for layer in _layers(causal.base_model):
             layer.compile(dynamic=False if chosen.tokens else None)
     if loss.has_plain_head(causal) and _has_plain_loss(trainer):
         graphed = None
@@ -163,6 +171,15 @@ def apply(chosen: Acceleration, trainer) -> None:
             graphed = graphs.GraphedBackbone(causal.base_model, _filling(trainer), dtype, accumulates)
         loss.add_head(causal, graphed)
         trainer.has_own_head = True
+    elif chosen.must_capture:
+        raise InputError("cuda_graph: this model's head is TRL's to score, over the whole model; take the key out")
+
+
+def _layers(backbone) -> Iterable:
+    """The layers of a decoder, whatever it calls them."""
+    from torch.nn import ModuleList
+
+    return next((part for part in backbone.children() if isinstance(part, ModuleList)), ())
 
 
 def _filling(trainer) -> dict:

@@ -57,14 +57,16 @@ class Plan:
 def plan(shape: Shape, setup: Setup) -> Plan:
     """The memory that ``setup`` needs to train a model of ``shape``."""
     lasting = _lasting(shape, setup)
-    moments = {
+    held_at = {
         "where the backward begins": lasting | _backward_begins(shape, setup),
         "where the backward ends": lasting | _backward_ends(shape, setup),
         "in the optimizer's step": lasting | _step(shape, setup),
         "where the base is dequantized": _dequantizing(shape, setup),
     }
-    moment = max(moments, key=lambda name: sum(moments[name].values()))
-    items = {name: size for name, size in sorted(moments[moment].items(), key=lambda item: -item[1]) if size}
+    if setup.captures:
+        held_at = {"where graphs are replayed": lasting | _replayed(shape, setup)}
+    moment = max(held_at, key=lambda name: sum(held_at[name].values()))
+    items = {name: size for name, size in sorted(held_at[moment].items(), key=lambda item: -item[1]) if size}
     held = sum(items.values())
     allocated = sum(_capturing(shape, setup).values()) if setup.captures else held
     around = PROCESS + CPU_SLACK * held if setup.on_cpu else CONTEXT + SLACK * held
@@ -88,16 +90,27 @@ def trained(shape: Shape, setup: Setup) -> int:
     return shape.parameters if setup.rank is None else shape.adapter_weights(setup.rank, setup.targets)
 
 
-def moment_bytes(setup: Setup) -> float:
-    """Bytes that the optimizer keeps for a weight that learns: Adam's two moments, unless it is a thriftier one.
+def moments(setup: Setup) -> int:
+    """How many moments the optimizer keeps for a weight that learns: Adam's two, unless it is a thriftier one.
 
     Paged ones live in memory that the driver moves to the host at need, and are not counted.
     """
     name = setup.optim
     if "paged" in name or "adafactor" in name or name == "sgd":
-        return 0.0
-    moments = 1 if "lion" in name or "rmsprop" in name else 2
-    return moments * (1 + 4 / INT8_OPTIMIZER_BLOCK if "8bit" in name else setup.trained_bytes)
+        return 0
+    return 1 if "lion" in name or "rmsprop" in name else 2
+
+
+def moment_bytes(setup: Setup) -> float:
+    """Bytes that the optimizer keeps for a weight that learns."""
+    in_8_bits = "8bit" in setup.optim
+    return moments(setup) * (1 + 4 / INT8_OPTIMIZER_BLOCK if in_8_bits else setup.trained_bytes)
+
+
+def _optimizer(shape: Shape, setup: Setup) -> float:
+    """Bytes of the optimizer. Where it keeps 8 bits, transformers keeps the embeddings' moments in float32."""
+    embeddings = shape.vocabulary * shape.hidden if setup.rank is None and "8bit" in setup.optim else 0
+    return moment_bytes(setup) * (trained(shape, setup) - embeddings) + 4 * moments(setup) * embeddings
 
 
 def _base(shape: Shape, setup: Setup) -> dict[str, float]:
@@ -116,7 +129,7 @@ def _lasting(shape: Shape, setup: Setup) -> dict[str, float]:
     learn = trained(shape, setup)
     return _base(shape, setup) | {
         "adapter": 0 if setup.rank is None else setup.trained_bytes * learn / share,
-        "optimizer": moment_bytes(setup) * learn / share,
+        "optimizer": _optimizer(shape, setup) / share,
         "gathered weights (FSDP)": _gathered(shape, setup),
         "buckets of gradients (DDP)": _ddp_buckets(shape, setup),
         "cuBLAS workspaces": 0 if setup.on_cpu else CUBLAS_WORKSPACES,
@@ -134,6 +147,18 @@ def _capturing(shape: Shape, setup: Setup) -> dict[str, float]:
     """The rehearsals before forward and backward of the layers are captured: no loss and no optimizer yet."""
     lasting = _lasting(shape, setup) | {"optimizer": 0}
     return lasting | _kept(shape, setup) | _layer_at_work(shape, setup)
+
+
+def _replayed(shape: Shape, setup: Setup) -> dict[str, float]:
+    """What is there where graphs are replayed: their own memory for the layers and gradients, which is nobody else's,
+    the head's, and the gradients that were copied out of them."""
+    copies = 2 if setup.accumulation > 1 else 1
+    return {
+        **_kept(shape, setup),
+        **_layer_at_work(shape, setup),
+        "gradients": copies * _gradients(shape, setup),
+        **loss_head(shape, setup),
+    }
 
 
 def _gradients(shape: Shape, setup: Setup) -> float:
