@@ -169,7 +169,7 @@ def _paths(model, targets: str | list[str]) -> set[str]:
 
     named, head = dict(model.named_modules()), model.get_output_embeddings()
     if targets in ("all-linear", ["all-linear"]):
-        return {path for path, map in named.items() if isinstance(map, torch.nn.Linear) and map is not head}
+        return {path for path, each in named.items() if isinstance(each, torch.nn.Linear) and each is not head}
     if isinstance(targets, str):
         return {path for path in named if re.fullmatch(targets, path)}
     return {path for path in named if any(f".{path}".endswith(f".{name}") for name in targets)}
