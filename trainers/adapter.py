@@ -172,7 +172,12 @@ def _paths(model, targets: str | list[str]) -> set[str]:
         return {path for path, each in named.items() if isinstance(each, torch.nn.Linear) and each is not head}
     if isinstance(targets, str):
         return {path for path in named if re.fullmatch(targets, path)}
-    return {path for path in named if any(f".{path}".endswith(f".{name}") for name in targets)}
+    return {path for path in named if any(_is_called(path, name) for name in targets)}
+
+
+def _is_called(path: str, name: str) -> bool:
+    """Whether the module at ``path`` is one that ``name`` in a list means, as PEFT takes it: the path's end."""
+    return f".{path}".endswith(f".{name}")
 
 
 def demand_untied(model) -> None:
@@ -237,7 +242,7 @@ def demand_targets(model, names: str | list[str] | None) -> None:
     found = getattr(getattr(model, "base_model", None), "targeted_module_names", None)
     if not found or not isinstance(names, list) or names == ["all-linear"]:
         return
-    if missing := [name for name in names if not any(f".{path}".endswith(f".{name}") for path in found)]:
+    if missing := [name for name in names if not any(_is_called(path, name) for path in found)]:
         has = ", ".join(sorted({path.rpartition(".")[2] for path in found}))
         raise InputError(f"lora_target_modules: the model has no map '{missing[0]}' beside {has}; mend or leave it out")
 

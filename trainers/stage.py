@@ -330,9 +330,15 @@ def _pack(stage: Stage, tokenizer) -> batches.Packed:
             f"dataloader_drop_last: {len(packed.rows)} rows are fewer than a batch of {batch}, and none would be "
             "learned; take the key out"
         )
-    if training.world_size > 1 and not training.dataloader_drop_last:
-        packed = replace(packed, rows=batches.fill_up(packed.rows, batch, tokenizer.eos_token_id))
-    return packed
+    if training.dataloader_drop_last:
+        return packed
+    return replace(packed, rows=_shared(packed.rows, training.per_device_train_batch_size, training, tokenizer))
+
+
+def _shared(rows: list[dict], each: int, training, tokenizer) -> list[dict]:
+    """``rows`` as several processes share them, ``each`` of them at a time; one process takes them as they are."""
+    number = training.world_size
+    return batches.fill_up(rows, each * number, tokenizer.eos_token_id) if number > 1 else rows
 
 
 def _rows_a_step(training) -> int:
@@ -342,9 +348,7 @@ def _rows_a_step(training) -> int:
 def _held_out(stage: Stage, tokenizer) -> list[dict]:
     """The held-out examples, one a row."""
     rows = batches.pack(stage.dev.epoch, tokenizer, epochs=1, seed=stage.training.seed).rows
-    number = stage.training.world_size
-    batch = stage.training.per_device_eval_batch_size * number
-    return batches.fill_up(rows, batch, tokenizer.eos_token_id) if number > 1 else rows
+    return _shared(rows, stage.training.per_device_eval_batch_size, stage.training, tokenizer)
 
 
 def _publish(stage: Stage, run: dict) -> None:

@@ -39,6 +39,8 @@ def test_adapters_and_merged_models_load_from_the_hub(trained, uploads, on, tmp_
     assert {path.name for path in (there / "doctor").iterdir()} == names | {"README.md"}
     for name in names - {"adapter_config.json", "medadapt.json"}:
         assert (there / "doctor" / name).read_bytes() == (trained / "adapter" / name).read_bytes(), name
+    told = push.contents(trained / "adapter", base_model="clinic/base")["medadapt.json"]
+    assert (there / "doctor" / "medadapt.json").read_bytes() == told
     assert (there / "doctor" / "README.md").read_bytes() == card.read_bytes()
     base, sizes = on(address, LOAD, "clinic/doctor", "clinic/doctor-merged").splitlines()
     assert base == "clinic/base" and all(int(n) > 100 for n in sizes.split())

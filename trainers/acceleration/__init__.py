@@ -16,6 +16,8 @@ from trainers.acceleration import attention
 CHUNK = 2_048
 """Tokens whose logits exist at a time: 0.6 GB in bfloat16 with a vocabulary of 150,000."""
 
+MORE_LEARNS = "more than LoRA learns, so the loss is TRL's, over the whole model"
+
 COMPILES_FROM = 500_000
 """Tokens of a run from which compiling (about 20 s on an H100) is made up for."""
 
@@ -128,21 +130,31 @@ def _obstacle_to_capture(training, model, *, on_gpu: bool, compiles: bool, shard
     """Why forward and backward cannot be captured, or None."""
     if not on_gpu:
         return "there is no GPU"
-    if not model.use_peft or model.lora_modules_to_save:
-        return "more than LoRA learns, so the loss is TRL's, over the whole model"
-    if training.loss_type != "nll" or training.label_smoothing_factor:
-        return "the loss is TRL's, over the whole model"
-    if model.load_in_8bit:
-        return "products in 8 bits look at their outliers on the way"
+    if not model.use_peft:
+        return MORE_LEARNS
+    if obstacle := obstacle_in_keys(vars(training) | vars(model)):
+        return obstacle
     if shards:
         return "FSDP's GPUs speak with each other in between"
     if model.lora_dropout:
         return "lora_dropout draws other numbers each time"
-    if training.neftune_noise_alpha is not None:
-        return "neftune_noise_alpha draws other numbers each time"
     if training.gradient_checkpointing:
         return "gradient_checkpointing computes activations again"
     return None if compiles else "layers are not compiled (compile_layers)"
+
+
+def obstacle_in_keys(settings: dict) -> str | None:
+    """Why a recipe's ``settings`` keep LoRA's training from being captured, but for what a planned
+    :class:`trainers.planning.setup.Setup` knows itself (dropout, checkpointing, devices); or None."""
+    if settings.get("lora_modules_to_save"):
+        return MORE_LEARNS
+    if settings.get("loss_type") not in (None, "nll") or settings.get("label_smoothing_factor"):
+        return "the loss is TRL's, over the whole model"
+    if settings.get("load_in_8bit"):
+        return "products in 8 bits look at their outliers on the way"
+    if settings.get("neftune_noise_alpha") is not None:
+        return "neftune_noise_alpha draws other numbers each time"
+    return None
 
 
 def apply(chosen: Acceleration, trainer) -> None:

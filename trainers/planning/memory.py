@@ -56,21 +56,26 @@ class Plan:
 
 def plan(shape: Shape, setup: Setup) -> Plan:
     """The memory that ``setup`` needs to train a model of ``shape``."""
-    lasting = _lasting(shape, setup)
-    held_at = {
-        "where the backward begins": lasting | _backward_begins(shape, setup),
-        "where the backward ends": lasting | _backward_ends(shape, setup),
-        "in the optimizer's step": lasting | _step(shape, setup),
-        "where the base is dequantized": _dequantizing(shape, setup),
-    }
-    if setup.captures:
-        held_at = {"where graphs are replayed": lasting | _replayed(shape, setup)}
+    held_at = _moments(shape, setup)
     moment = max(held_at, key=lambda name: sum(held_at[name].values()))
     items = {name: size for name, size in sorted(held_at[moment].items(), key=lambda item: -item[1]) if size}
     held = sum(items.values())
     allocated = sum(_capturing(shape, setup).values()) if setup.captures else held
     around = PROCESS + CPU_SLACK * held if setup.on_cpu else CONTEXT + SLACK * held
     return Plan(items, moment, allocated, held + around)
+
+
+def _moments(shape: Shape, setup: Setup) -> dict[str, dict[str, float]]:
+    """The moments that can be the highest, and what is there at each."""
+    lasting = _lasting(shape, setup)
+    if setup.captures:
+        return {"where graphs are replayed": lasting | _replayed(shape, setup)}
+    return {
+        "where the backward begins": lasting | _backward_begins(shape, setup),
+        "where the backward ends": lasting | _backward_ends(shape, setup),
+        "in the optimizer's step": lasting | _step(shape, setup),
+        "where the base is dequantized": _dequantizing(shape, setup),
+    }
 
 
 def product_bytes(setup: Setup) -> float:

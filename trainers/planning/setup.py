@@ -35,8 +35,6 @@ LETTER_LABELS = 0.05
 """Share of tokens that are labelled at most where a letter is the answer: the letter and the end, of 40 and more."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 DTYPES = tuple(BYTES)
-NOT_CAPTURED = ("neftune_noise_alpha", "lora_modules_to_save", "label_smoothing_factor", "load_in_8bit")
-"""Keys with which forward and backward are not captured."""
 MAPS = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn")
 MAPS |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp")
 """The maps of a layer, and the part of the layer that has each."""
@@ -190,17 +188,11 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
         packed=bool(settings["packing"]),
         fused=bool(settings["fused"]),
         compiled=_compiles(settings, tokens, is_plain_gpu=not on_cpu and not sharded),
-        graphed=_may_be_captured(settings),
+        graphed=settings["cuda_graph"] is not False and acceleration.obstacle_in_keys(settings) is None,
         gpus=gpus,
         sharded=sharded,
         on_cpu=on_cpu,
     )
-
-
-def _may_be_captured(settings: dict) -> bool:
-    """Whether nothing in a recipe keeps compiled layers from being captured (:mod:`trainers.acceleration`)."""
-    has_plain_loss = settings.get("loss_type") in (None, "nll")
-    return settings["cuda_graph"] is not False and has_plain_loss and not any(map(settings.get, NOT_CAPTURED))
 
 
 def _base(settings: dict, dtype: str) -> str:

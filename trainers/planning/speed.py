@@ -91,7 +91,11 @@ def of(model: Shape, setup: Setup, name: str, measured: list[dict]) -> Speed | N
     alike = [each for each in on_it if each["compiled"] == setup.compiled] or on_it
     if not alike:
         return None
-    launch = 0.0 if setup.captures else model.layers * min(map(_launch, _not_captured(alike)), default=0.0)
+    launch = (
+        0.0
+        if setup.captures
+        else model.layers * min((_launch(each) for each in alike if not each["captured"]), default=0.0)
+    )
     same = [each for each in alike if each["precision"] == setup.precision] or alike
     rate = max(_rate(each) for each in same)
     other = gpu(alike[0]["gpu"])
@@ -113,10 +117,6 @@ def _source(name: str, rate: float, launch: float, is_bound: bool) -> str:
     if launch:
         found += f", and {launch:.2f} s to launch a micro-batch's kernels"
     return found + (", which binds here: larger micro-batches cost no time" if is_bound else "")
-
-
-def _not_captured(measured: list[dict]) -> list[dict]:
-    return [each for each in measured if not each["captured"]]
 
 
 def _launch(each: dict) -> float:
