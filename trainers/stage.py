@@ -304,7 +304,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
         trainer.on_documents = noise.add(trainer.model, training.neftune_noise_alpha)
     trackers.keep(trainer, stage.out)
     adapter.train_in_float32(trainer.model)
-    processes.gather_as_stored(trainer)
+    processes.shard_well(trainer)
     built = time.monotonic()
     with _blaming_settings():
         acceleration.apply(chosen, trainer)

@@ -35,6 +35,7 @@ def run(log: str, environment: dict, argv: list[str], dies_at: int | None) -> No
     torch.set_num_threads(1)
     if environment.get("ACCELERATE_USE_FSDP") == "true":
         _shard_without_gpus()
+        _tell_of_whole_weights()
     if dies_at is not None:
         report.LogAtCheckpoint.on_step_begin = _die_at(dies_at)
     if environment.get("RANK") == "1":
@@ -64,6 +65,27 @@ def _shard_without_gpus() -> None:
         begin(self, *args, **kwargs)
 
     state.AcceleratorState.__init__ = as_on_gpus
+
+
+def _tell_of_whole_weights() -> None:
+    """Say, when a module was sharded, how many 4-bit weights of it and of those before are still whole in memory."""
+    import weakref
+
+    from torch.distributed import fsdp
+
+    shard, storages = fsdp.fully_shard, []
+
+    def tell(module, **keywords):
+        modules = module if isinstance(module, list) else [module]
+        weights = [weight for each in modules for weight in each.parameters()]
+        storages.extend(weakref.ref(weight.untyped_storage()) for weight in weights if hasattr(weight, "quant_state"))
+        del weights
+        done = shard(module, **keywords)
+        whole = [storage for storage in storages if storage() is not None]
+        os.write(1, f"whole: {len(whole)} of {len(storages)}\n".encode())
+        return done
+
+    fsdp.fully_shard = tell
 
 
 def _tell_of_files(event: str, arguments: tuple) -> None:

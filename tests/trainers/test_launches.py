@@ -136,8 +136,11 @@ def test_rows_that_fill_no_batch_are_learned_and_measured_once(start, by_one_pro
 
 def test_fsdp_of_a_4_bit_base_leaves_what_one_process_leaves(start, by_one_process, build_base, tmp_path):
     path, alone = by_one_process(model_name_or_path=build_base(64), **NF4)
-    finish(start("fsdp_qlora", ["--config", path], ["--config", path]))
+    said = finish(start("fsdp_qlora", ["--config", path], ["--config", path]))
     assert_same_run(tmp_path / "out", alone, 1e-4)
+    for text in said:  # what is sharded is let go of at once: 2 layers of 7 maps, then embeddings, head and the rest
+        told = [line for line in text.splitlines() if line.startswith("whole: ")]
+        assert told == ["whole: 0 of 7", *["whole: 0 of 14"] * 4]
 
 
 @pytest.mark.parametrize(("name", "changes"), [("ddp", {}), ("fsdp_qlora", NF4)])

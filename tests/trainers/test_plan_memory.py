@@ -107,6 +107,20 @@ def test_two_devices_copy_or_divide():
     assert divided.allocated < 0.75 * one.allocated
 
 
+def test_a_sharded_model_is_first_loaded_whole():
+    figures = json.loads((RUNS.parents[1] / "benchmarks" / "figures" / "training_memory_h100.json").read_text())
+    measured = figures["FSDP recipe, two GPUs, before layers were let go of while sharding"]
+    large = {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40}
+    large |= {"model_type": "qwen2", "num_key_value_heads": 8, "vocab_size": 152064, "tie_word_embeddings": False}
+    model = shape.of_config(large)
+    two = dataclasses.replace(QLORA, length=2048, rank=16, checkpointing="all", gpus=2, sharded=True)
+    said = memory.plan(model, two)
+    assert said.moment == "where FSDP shards the model"
+    share = said.items.pop("first layer's share")
+    assert sum(said.items.values()) == pytest.approx(measured["built"], rel=0.01) and share < 0.02 * measured["built"]
+    assert memory.plan(model, dataclasses.replace(two, gpus=1, sharded=False)).moment == "where the backward begins"
+
+
 def test_gradients_wait_for_later_micro_batches():
     alone = memory.plan(QWEN, QLORA)
     more = memory.plan(QWEN, dataclasses.replace(QLORA, accumulation=4))

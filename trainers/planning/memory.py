@@ -3,17 +3,19 @@
 Three moments can be the highest: where the backward begins (all activations are there), where it ends (all gradients
 are), and the optimizer's step. Where forward and backward are captured as graphs, that is a moment of its own, before
 the first step; the graphs' memory is then nobody else's, though PyTorch does not count it as allocated any more. Where
-a 4-bit base is dequantized, there is a moment when it is held twice. :func:`plan` itemizes each and keeps the highest.
+a 4-bit base is dequantized, there is a moment when it is held twice, and where FSDP shards a model, each device has had
+it whole. :func:`plan` itemizes each and keeps the highest.
 All figures are of one device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainers.acceleration import CHUNK
 from trainers.planning import activations
 from trainers.planning.setup import Setup
 from trainers.planning.shape import Shape
 
+NF4_BYTES = 0.5
 NF4_BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a constant, and constants that share one of their own (Dettmers et al. 2023, arXiv:2305.14314)."""
 INT8_OPTIMIZER_BLOCK = 256
@@ -75,6 +77,7 @@ def _moments(shape: Shape, setup: Setup) -> dict[str, dict[str, float]]:
         "where the backward ends": lasting | _backward_ends(shape, setup),
         "in the optimizer's step": lasting | _step(shape, setup),
         "where the base is dequantized": _dequantizing(shape, setup),
+        "where FSDP shards the model": _sharding(shape, setup),
     }
 
 
@@ -87,7 +90,7 @@ def product_bytes(setup: Setup) -> float:
 
 def nf4_bytes(nested: bool) -> float:
     """Bytes of one weight in NF4, its share of quantization constants included."""
-    return 0.5 + ((1 + 4 / NESTED_BLOCK) / NF4_BLOCK if nested else 4 / NF4_BLOCK)
+    return NF4_BYTES + ((1 + 4 / NESTED_BLOCK) / NF4_BLOCK if nested else 4 / NF4_BLOCK)
 
 
 def trained(shape: Shape, setup: Setup) -> int:
@@ -121,8 +124,10 @@ def _optimizer(shape: Shape, setup: Setup) -> float:
 def _base(shape: Shape, setup: Setup) -> dict[str, float]:
     """The model as it is loaded."""
     share = setup.gpus if setup.sharded else 1
+    constants = nf4_bytes(setup.nested) - NF4_BYTES if setup.base == "nf4" else 0.0  # each device has them all
+    a_weight = (product_bytes(setup) - constants) / share + constants
     return {
-        f"weights of the layers ({setup.base})": product_bytes(setup) * shape.product_weights / share,
+        f"weights of the layers ({setup.base})": a_weight * shape.product_weights,
         "embeddings and head": setup.stream * shape.embedding_weights / share,
         "norms and biases": setup.stream * shape.small_weights / share,
     }
@@ -146,6 +151,19 @@ def _dequantizing(shape: Shape, setup: Setup) -> dict[str, float]:
     if not setup.dequantized:
         return {}
     return _base(shape, setup) | {"weights of the layers (nf4)": nf4_bytes(setup.nested) * shape.product_weights}
+
+
+def _sharding(shape: Shape, setup: Setup) -> dict[str, float]:
+    """A model that is to be sharded: every device loads it whole, and lets go of a layer once it has its share of it
+    (:func:`trainers.processes.shard_well`)."""
+    if not (setup.sharded and setup.gpus > 1):
+        return {}
+    whole = replace(setup, sharded=False)
+    adapter = 0 if setup.rank is None else setup.trained_bytes * trained(shape, setup)
+    return _base(shape, whole) | {
+        "adapter": adapter,
+        "first layer's share": product_bytes(setup) * shape.product_weights / shape.layers / setup.gpus,
+    }
 
 
 def _capturing(shape: Shape, setup: Setup) -> dict[str, float]:
