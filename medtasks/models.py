@@ -10,6 +10,16 @@ ADAPTER_CARD = "medadapt.json"
 """Written by ``trainers`` into an adapter's folder: the base's name and fingerprint, and how it was trained."""
 
 EDGE = 1 << 20
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt"),
+    "chat_template.jinja",
+)
+TOKENIZER_KEYS = (
+    *("bos_token", "eos_token", "pad_token", "unk_token"),
+    *("add_bos_token", "add_eos_token", "chat_template"),
+)
+"""Of tokenizer_config.json: what changes the tokens of a text. The rest is of the library that wrote it."""
 
 
 def folder(model: str | Path, revision: str | None = None) -> Path:
@@ -70,6 +80,27 @@ def fingerprint(model: str | Path, revision: str | None = None) -> str:
             digest.update(f.read(EDGE))
             f.seek(max(0, size - EDGE))
             digest.update(f.read(EDGE))
+    return digest.hexdigest()[:16]
+
+
+def tokenizer_fingerprint(model: str | Path, revision: str | None = None) -> str:
+    """16 hex digits that change with how the model's tokenizer makes tokens of a text: its vocabulary, special tokens
+    (of which training teaches the end) and chat template. For a Hub id whose files are not here yet, fetches them."""
+    path = folder(model, revision)
+    if not Path(model).expanduser().is_dir():
+        from huggingface_hub import snapshot_download
+
+        wanted = [*TOKENIZER_FILES, TOKENIZER_CONFIG]
+        path = Path(_from_hub(str(model), snapshot_download, revision=revision, allow_patterns=wanted))
+    digest = hashlib.sha256()
+    for file in (path / name for name in TOKENIZER_FILES):
+        if file.is_file():
+            digest.update(f"{file.name}{file.stat().st_size}".encode() + file.read_bytes())
+    config = path / TOKENIZER_CONFIG
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    found = {key: settings.get(key) for key in TOKENIZER_KEYS}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in found.items()}
+    digest.update(json.dumps(texts, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

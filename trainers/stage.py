@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtasks import files, sources
+from medtasks import files, models, sources
 from medtasks.errors import InputError
 from trainers import acceleration, adapter, batches, data, guards, merge, noise, processes, run_folder, trackers
 from trainers.acceleration import AccelerationArguments
@@ -150,6 +150,7 @@ def train(stage: Stage) -> None:
         stage.config,
         stage=stage.name,
         base_fingerprint=adapter.check_base(stage.model, stage.run.full_finetuning),
+        tokenizer_fingerprint=models.tokenizer_fingerprint(stage.model.model_name_or_path, stage.model.model_revision),
         data_fingerprint=stage.examples.fingerprint,
         adapter_fingerprint=start and files.sha256_file(Path(start) / adapter.WEIGHTS)[:16],
         num_processes=everyone.num_processes,
@@ -362,6 +363,7 @@ def _publish(stage: Stage, run: dict) -> None:
         "stage": stage.name,
         "base": stage.model.model_name_or_path,
         "base_fingerprint": run["base_fingerprint"],
+        "tokenizer_fingerprint": run["tokenizer_fingerprint"],
         "continues": run["adapter_fingerprint"],
         "data_fingerprint": run["data_fingerprint"],
         "config": stage.config,

@@ -211,6 +211,15 @@ def base(study: Study) -> str:
     return models.fingerprint(study.base, study.model_args.get("revision"))
 
 
+def tokenizer(study: Study) -> str:
+    """The fingerprint of the base's tokenizer.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    return models.tokenizer_fingerprint(study.base, study.model_args.get("revision"))
+
+
 def _folder(path: Path) -> str:
     """A hash of the names and contents of all files below a folder (or of a file), hidden ones left out."""
     if path.is_file():

@@ -73,7 +73,7 @@ def plan(study: Study, out: Path, only: Sequence[str] | None = None) -> list[Ste
     names = [name for name in study.variants if only is None or name in only]
     wanted = [study.variants[name] for name in names]
     require_tasks(study.tasks, study.run_args.get("include_path"))
-    base = {"base": inputs.base(study)}
+    base = {"base": inputs.base(study), "tokenizer": inputs.tokenizer(study)}
     steps = [
         *(_index(study, name, out) for name in study.indexes if any(name in v.indexes for v in wanted)),
         *(_training(study, name, out, base) for name in study.trainings if any(v.training == name for v in wanted)),

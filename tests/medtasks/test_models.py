@@ -37,6 +37,20 @@ def test_fingerprint_follows_weights_and_architecture_not_the_name(base):
     assert models.fingerprint(base) not in (first, second)
 
 
+def test_a_tokenizers_fingerprint_follows_what_changes_tokens(base):
+    def changed(name, content) -> bool:
+        before = models.tokenizer_fingerprint(base)
+        (base / name).write_text(json.dumps(content) if isinstance(content, dict) else content)
+        return models.tokenizer_fingerprint(base) != before
+
+    weights = models.fingerprint(base)
+    assert changed("tokenizer.json", "{}") and changed("chat_template.jinja", "{{ messages }}")
+    assert changed("tokenizer_config.json", {"eos_token": "<|im_end|>"})
+    assert not changed("tokenizer_config.json", {"eos_token": {"content": "<|im_end|>"}, "is_local": True})
+    assert changed("tokenizer_config.json", {"eos_token": "<|endoftext|>"})
+    assert models.fingerprint(base) == weights
+
+
 def test_an_adapter_made_elsewhere_is_checked_by_width(base, tmp_path):
     models.check_adapter(adapter(tmp_path, 8), base)
     (base / "config.json").write_text(json.dumps({"hidden_size": 16}))

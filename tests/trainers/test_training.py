@@ -228,6 +228,17 @@ def test_other_data_is_another_run(recipe_file, write_jsonl, make_item):
         train(path)
 
 
+def test_another_end_of_texts_is_another_run(recipe_file, build_base):
+    base = build_base()
+    path = recipe_file(model_name_or_path=base)
+    train(path)
+    file = Path(base, "tokenizer_config.json")
+    config = read_json(file)
+    file.write_text(json.dumps(config | {"eos_token": "<pad>" if config["eos_token"] != "<pad>" else "<unk>"}))
+    with pytest.raises(InputError, match="tokenizer_fingerprint was"):
+        train(path)
+
+
 def test_two_writers_are_refused(recipe_file, tmp_path):
     path = recipe_file()
     with run_folder.claim(tmp_path / "out", {"config": {}}, False):
