@@ -219,16 +219,29 @@ def publish(checkpoint: Path, adapter: Path, card: dict) -> None:
         files.write_json(folder / models.ADAPTER_CARD, card)
 
 
-def publish_model(checkpoint: Path, model: Path, base: str, revision: str | None, card: dict) -> None:
+def publish_model(
+    checkpoint: Path, model: Path, base: str, revision: str | None, card: dict, factor: float = 1.0
+) -> None:
     """Put the model of a checkpoint into folder ``model``, with tokenizer and card, at one stroke.
 
     It learned in float32 and is kept in the precision that its base is stored in, as a merged model is.
+
+    Args:
+        factor: how much of what it learned it keeps: ``base + factor * (learned - base)`` (WiSE-FT, as :func:`scale`).
     """
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     stored = AutoConfig.from_pretrained(base, revision=revision).dtype
     with files.new_folder(model) as folder:
-        AutoModelForCausalLM.from_pretrained(checkpoint, dtype=stored or "auto").save_pretrained(folder)
+        learned = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=stored if factor == 1 and stored else "auto")
+        if factor != 1:
+            began = AutoModelForCausalLM.from_pretrained(base, revision=revision, dtype=torch.float32)
+            with torch.no_grad():
+                for weight, first in zip(learned.parameters(), began.parameters(), strict=True):
+                    weight.copy_(torch.lerp(first, weight.float(), factor))
+            learned = learned.to(stored or learned.dtype)
+        learned.save_pretrained(folder)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
         files.write_json(folder / models.ADAPTER_CARD, card)
 

@@ -53,7 +53,7 @@ class RunArguments:
     adapter_scale: float = field(
         default=1.0,
         metadata={
-            "help": "The part of the adapter's effect that is kept: below 1 it lies between the base and what was "
+            "help": "The part of the training's effect that is kept: below 1 it lies between the base and what was "
             "learned (WiSE-FT)."
         },
     )

@@ -106,11 +106,11 @@ def settle(training, model, run: RunArguments) -> Path:
     if run.full_finetuning and (run.adapter or run.merge):
         key = "adapter" if run.adapter else "merge"
         raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
-    scales_all = not (run.full_finetuning or model.use_dora or model.lora_modules_to_save)
+    scales_all = run.full_finetuning or not (model.use_dora or model.lora_modules_to_save)
     if run.adapter_scale != 1 and not (scales_all and 0 < run.adapter_scale < math.inf):
         raise InputError(
-            f"adapter_scale {run.adapter_scale}: it is above 0, and for LoRA alone (neither DoRA, lora_modules_to_save "
-            "nor full fine-tuning)"
+            f"adapter_scale {run.adapter_scale}: it is above 0, and for LoRA (neither DoRA nor lora_modules_to_save) "
+            "or all weights"
         )
     out = Path(training.output_dir)
     trackers.settle(training, out)
@@ -371,7 +371,7 @@ def _publish(stage: Stage, run: dict) -> None:
     }
     if stage.run.full_finetuning:
         base, revision = stage.model.model_name_or_path, stage.model.model_revision
-        adapter.publish_model(checkpoint, stage.learned, base, revision, about)
+        adapter.publish_model(checkpoint, stage.learned, base, revision, about, stage.run.adapter_scale)
     else:
         adapter.publish(checkpoint, stage.learned, about)
         if stage.run.adapter_scale != 1:

@@ -43,6 +43,17 @@ def test_all_weights_learn_in_float32_and_are_kept_as_the_base_is(recipe_file, h
     assert models.fingerprint(out / "model") != card["base_fingerprint"]
 
 
+def test_what_was_learned_can_count_for_a_part(recipe_file, half, tmp_path):
+    settings = FULL | {"model_name_or_path": half, "max_steps": 4, "save_steps": 4, "keep_checkpoints": True}
+    assert sft.main(["--config", recipe_file(adapter_scale=0.7, **settings)]) == 0
+    before, after = load_file(half + "/model.safetensors"), load_file(tmp_path / "out" / "model" / "model.safetensors")
+    learned = load_file(tmp_path / "out" / "checkpoints" / "checkpoint-4" / "model.safetensors")
+    for name, weight in after.items():
+        between = 0.3 * before[name].float() + 0.7 * learned[name]
+        assert weight.dtype == torch.bfloat16 and torch.allclose(weight.float(), between, rtol=2**-7, atol=1e-6), name
+        assert not torch.equal(weight, learned[name].to(torch.bfloat16)), name
+
+
 def test_a_run_killed_before_its_model_was_written_needs_no_training(recipe_file, tmp_path, monkeypatch, capsys):
     path = recipe_file(max_steps=2, save_steps=2, keep_checkpoints=True, **FULL)
     sft.main(["--config", path])
