@@ -76,7 +76,7 @@ def by_subject(found: Evidence) -> Panel | str:
         f"Difference in accuracy to {found.base} by subject, in percentage points (blue: better, orange: worse), and "
         f"the accuracy of {found.base}. Subjects are small: single cells are not significant by themselves."
     )
-    left_out = f" {too_small} subjects with fewer than {subjects.FEWEST} questions are left out." if too_small else ""
+    left_out = f" Left out: {too_small} with fewer than {subjects.FEWEST} questions." if too_small else ""
     text = f"Where gains and losses come from.{left_out}"
     return Panel("subjects", "Subjects", text, [(charts.heat_map(found, rows), caption)])
 
