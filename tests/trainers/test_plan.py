@@ -345,7 +345,8 @@ def test_measurements_are_those_recorded():
             found = peak, round(run["tokens_per_second"] / run.get("processes", 1))
         else:
             cost = json.loads((ROOT / source / "cost.json").read_text())
-            found = cost["peak_memory_bytes"], round(cost["tokens_seen"] / cost["train_seconds"])
+            processes = int(cost["device"].partition(" x ")[0]) if " x " in cost["device"] else 1
+            found = cost["peak_memory_bytes"], round(cost["tokens_seen"] / cost["train_seconds"] / processes)
         assert (each["peak_allocated_bytes"], each["tokens_per_second"]) == found
 
 
@@ -381,6 +382,16 @@ def test_graphs_are_launched_at_once_and_compiled_layers_sooner():
     assert rated([captured], micro_batch=1).low == pytest.approx(60_000)  # nothing like it was measured
 
 
+def test_launching_is_that_of_trainings_with_the_same_kernels():
+    dequantized, again = run(4_000, tokens=1024, precision="nf4"), run(3_000, tokens=1024, checkpointing="all")
+    measured = [run(5_000, tokens=1024), dequantized, again, run(20_000)]
+    assert rated(measured, micro_batch=1).low == pytest.approx(5_000)
+    assert rated(measured, micro_batch=1, base="nf4").low == pytest.approx(4_000)
+    assert rated(measured, micro_batch=1, checkpointing="all").low == pytest.approx(3_000)
+    both = rated(measured, micro_batch=1, checkpointing="all", base="nf4")  # not measured: the least of all
+    assert both.low == pytest.approx(5_000)
+
+
 def test_another_gpu_has_other_arithmetic_and_the_same_processor():
     measured = [run(20_000), run(5_000, tokens=1024)]
     slower = rated(measured, "RTX 4090")
@@ -392,10 +403,13 @@ def test_another_gpu_has_other_arithmetic_and_the_same_processor():
     assert rated(both, "RTX 4090").low == pytest.approx(3_000)  # measured there
 
 
-def test_the_rate_is_that_of_the_same_precision_where_it_was_measured():
-    measured = [run(20_000), run(10_000, precision="nf4")]
-    assert rated(measured, base="nf4").low == pytest.approx(10_000)
-    assert rated(measured, base="int8").low == pytest.approx(20_000)
+def test_the_rate_is_that_of_the_same_precision_where_it_was_measured_without_launches():
+    captured = {"compiled": True, "captured": True}
+    measured = [run(20_000, **captured), run(10_000, precision="nf4", **captured)]
+    assert rated(measured, base="nf4", compiled=True).low == pytest.approx(10_000)
+    assert rated(measured, base="int8", compiled=True).low == pytest.approx(20_000)
+    launched = [run(20_000), run(5_000, tokens=1024, precision="float16")]  # which tells nothing of arithmetic
+    assert rated(launched, base="float16").low == pytest.approx(20_000)
 
 
 def test_what_was_measured_is_told_to_a_third():

@@ -1,8 +1,8 @@
 """How many tokens a second a training will see: what launching its kernels takes, or its arithmetic, if that is more.
 
 Both are read off trainings that were measured, as a roofline is (Williams et al. 2009, doi:10.1145/1498765.1498785). No
-training can take less than the processor needs to launch its kernels, which goes by layers and micro-batches, whatever
-is in them; captured graphs are launched at once. And none can take less than its operations take at the GPU's rate.
+training can take less than the processor needs to launch its kernels, which goes by layers and micro-batches, however
+large; captured graphs are launched at once. And none can take less than its operations take at the GPU's rate.
 Onto another GPU that rate is scaled by those of the datasheets, of arithmetic in bfloat16 and of memory, which give a
 lower and an upper bound; launching is not scaled, since it is the processor's.
 """
@@ -91,13 +91,9 @@ def of(model: Shape, setup: Setup, name: str, measured: list[dict]) -> Speed | N
     alike = [each for each in on_it if each["compiled"] == setup.compiled] or on_it
     if not alike:
         return None
-    launch = (
-        0.0
-        if setup.captures
-        else model.layers * min((_launch(each) for each in alike if not each["captured"]), default=0.0)
-    )
-    same = [each for each in alike if each["precision"] == setup.precision] or alike
-    rate = max(_rate(each) for each in same)
+    launch = 0.0 if setup.captures else model.layers * _launch_of_a_layer(setup, alike)
+    captured = [each for each in alike if each["captured"]]  # others may have waited for launches
+    rate = max(_rate(each) for each in [each for each in captured if each["precision"] == setup.precision] or alike)
     other = gpu(alike[0]["gpu"])
     scales = [1.0]
     if other != name and other is not None:
@@ -117,6 +113,19 @@ def _source(name: str, rate: float, launch: float, is_bound: bool) -> str:
     if launch:
         found += f", and {launch:.2f} s to launch a micro-batch's kernels"
     return found + (", which binds here: larger micro-batches cost no time" if is_bound else "")
+
+
+def _launch_of_a_layer(setup: Setup, measured: list[dict]) -> float:
+    """The least that a layer's micro-batch took where kernels are launched one by one: in trainings that launch the
+    same ones, as far as that is measured. Dequantizing and computing a layer again take more of them."""
+    launched = [each for each in measured if not each["captured"]]
+    same = [each for each in launched if _kernels(**each) == _kernels(setup.precision, setup.checkpointing)]
+    return min((_launch(each) for each in same or launched), default=0.0)
+
+
+def _kernels(precision: str, checkpointing: str, **_) -> tuple[bool, bool]:
+    """Whether a layer's weights are dequantized, and whether it is computed again."""
+    return precision == "nf4", checkpointing != "off"
 
 
 def _launch(each: dict) -> float:
