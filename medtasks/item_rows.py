@@ -23,8 +23,9 @@ class Faulty(ValueError):
     """A row that cannot be used; the message says why."""
 
 
-class CountsFromOne(Faulty):
-    """A row by which its source counts answers from 1: then the others' answers are wrong, and none can be used."""
+class CountsOtherwise(Faulty):
+    """A row by which its source counts answers otherwise than they are read: then the others' answers are wrong, and
+    none can be used."""
 
 
 def options_of(row: dict):
@@ -49,12 +50,13 @@ def item(row: dict, options, place: str) -> dict:
     Raises:
         Faulty: no question, no options, or an answer that is none of them, or can be read as two of them.
     """
+    are_numbers = isinstance(options, list) and any(type(option) in (int, float) for option in options)
     keys, options = keys_and_texts(options)
     if not isinstance(row.get("question"), str):
         raise Faulty("no question")
     if not row["question"].strip():
         raise Faulty("the question is empty")
-    index = _answer(row, keys, options)
+    index = _answer(row, keys, options, are_numbers=are_numbers)
     if options[index].strip() in NO_OPTION:
         raise Faulty("the right choice is empty")
     while len(options) > max(index + 1, 2) and options[-1] in NO_OPTION:
@@ -108,33 +110,57 @@ def keys_and_texts(options) -> tuple[list[str] | None, list[str]]:
     return None if keys is None else [str(key).strip() for key in keys], texts
 
 
-def _answer(row: dict, keys: list[str] | None, options: list[str]) -> int:
+def _answer(row: dict, keys: list[str] | None, options: list[str], *, are_numbers: bool) -> int:
     """0-based index from what names an option in the row itself, an index (int, 0-based), a number as text (1-based, as
-    HEAD-QA's), a letter, or an option."""
-    name = next((name for name in ANSWERS if row.get(name) is not None), None)
-    answer = row.get(name)
-    index = _named(answer, keys, len(options))
+    HEAD-QA's), a letter, or an option; the same by each of :data:`ANSWERS` that the row has.
+
+    Args:
+        are_numbers: whether the options are numbers, of which an answer may be one.
+    """
+    given = {name: row[name] for name in ANSWERS if row.get(name) is not None}
+    first = next(iter(given), "answer")
+    _demand_counting(first, given.get(first), keys, options)
+    named = {name: _named(answer, keys, len(options)) for name, answer in given.items()}
     text = row.get("answer")
-    of_text = options.index(text) if isinstance(text, str) and options.count(text) == 1 else None
-    if index is None and name == "answer":
-        index = of_text
-    if index is None and name != "answer" and answer == len(options) and keys is None and isinstance(answer, int):
-        raise CountsFromOne(
-            f"{name} is {answer} of {len(options)} choices: answers are counted from 0, and here from 1, it seems; "
-            "count them from 0, or give letters"
-        )
+    is_text = isinstance(text, str) or (are_numbers and type(text) in (int, float))
+    of_text = options.index(str(text)) if is_text and options.count(str(text)) == 1 else None
+    index = of_text if named.get(first) is None and first == "answer" else named[first]
     if index is None:
+        answer = given.get(first)
         shown = f" {answer!r}" if len(str(answer)) <= SHOWN else ""  # a longer one may tell what is nobody's business
         raise Faulty(
             f"the answer{shown} names none of the {len(options)} choices; give an index (0-based), "
             "a number as text (1-based), a letter or the choice's text"
         )
     if of_text is not None and of_text != index:
-        how = "as a letter or number it names" if name == "answer" else f"{name} names"
+        how = "as a letter or number it names" if first == "answer" else f"{first} names"
         raise Faulty(
             f"the answer is the text of the {of_text + 1}. choice, and {how} the {index + 1}.; give answer_idx alone"
         )
+    for name, other in named.items():
+        if other is not None and other != index and not (name == "answer" and of_text is not None):
+            raise Faulty(
+                f"{first} names the {index + 1}. choice, and {name} the {other + 1}. (an int counts from 0, a number "
+                "as text from 1); name the right one with 'columns'"
+            )
     return index
+
+
+def _demand_counting(name: str, answer, keys: list[str] | None, options: list[str]) -> None:
+    """Raise CountsOtherwise where ``answer`` shows that its source counts answers otherwise than they are read."""
+    numbered = keys is not None and all(map(_is_number, keys))
+    if type(answer) is int and numbered and str(answer) not in keys:
+        raise CountsOtherwise(f"{name} is {answer}, and the choices are called {', '.join(keys)}; give one of these")
+    if type(answer) is int and not numbered and answer == len(options):
+        raise CountsOtherwise(
+            f"{name} is {answer} of {len(options)} choices: answers are counted from 0, and here from 1, it seems; "
+            "count them from 0, or give letters"
+        )
+    if isinstance(answer, str) and answer.strip() == "0" and "0" not in (*options, *(keys or ())):
+        raise CountsOtherwise(
+            f"{name} is the text '0': numbers as text are counted from 1, and here from 0, it seems; give them as "
+            "numbers, or letters"
+        )
 
 
 def _named(answer, keys: list[str] | None, n: int) -> int | None:

@@ -11,7 +11,7 @@ WORD = re.compile(r"[^\W_]+")
 TAG = re.compile(r"</?(?:b|i|u|em|strong|sub|sup|span|small|font|a)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 BREAK = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|td|th|table|h[1-6])(?:\s[^<>]*)?/?>", re.IGNORECASE)
 """HTML's tags that stand inside a line, and may inside a word; and those that part words."""
-SIGNS = re.compile(r"[<>≤≥=+±%]|(?<=\w)-(?!\w)")
+SIGNS = re.compile(r"[<>≤≥=+±%~^↑↓→←⇒×÷−]|(?<=\w)-(?!\w)")
 """Signs that make another statement of the same words; of hyphens those behind a word (Rh-)."""
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 """Soft hyphens and zero-width characters, which extraction from PDF and HTML leaves inside words."""

@@ -7,6 +7,7 @@ the other kernels (``benchmarks/nan_padding.py``).
 """
 
 import math
+import os.path
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,11 +45,22 @@ class Packed:
         return max(sum(counts[i : i + rows_at_once]) for i in range(0, len(counts), rows_at_once))
 
 
+class Unrenderable(InputError):
+    """A chat that the model's template cannot put as it is asked; ``number``: its place among the rows."""
+
+    def __init__(self, number: int, reason: str):
+        super().__init__(f"chat: {reason}; leave it out, or give a model with another template")
+        self.number, self.reason = number, reason
+
+
 def encode(rows: Sequence[dict], tokenizer) -> list[dict]:
     """``input_ids`` and ``labels`` of prompt and completion, messages, or text; the completion alone is learned.
 
     The tokens are those of TRL's SFTTrainer: prompt and completion are tokenized as one text, which ends in the
     end-of-sequence token unless a chat template ends it.
+
+    Raises:
+        Unrenderable: the template refuses a chat, or puts its turns otherwise once a reply follows.
     """
     if "text" in rows[0]:
         texts = [_ended(row["text"], tokenizer) for row in rows]
@@ -56,15 +68,40 @@ def encode(rows: Sequence[dict], tokenizer) -> list[dict]:
     if isinstance(rows[0]["prompt"], str):
         prompts = tokenizer([row["prompt"] for row in rows])["input_ids"]
         wholes = tokenizer([row["prompt"] + _ended(row["completion"], tokenizer) for row in rows])["input_ids"]
-    else:
-        chat = {"tokenize": True, "return_dict": False}
-        prompts = tokenizer.apply_chat_template([row["prompt"] for row in rows], add_generation_prompt=True, **chat)
-        wholes = tokenizer.apply_chat_template([row["prompt"] + row["completion"] for row in rows], **chat)
-    return [_completion(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)]
+        return [_completion(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)]
+    asked, whole = zip(*(_chat(row, number, tokenizer) for number, row in enumerate(rows)), strict=True)
+    prompts, wholes = (tokenizer(list(texts), add_special_tokens=False)["input_ids"] for texts in (asked, whole))
+    ends = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = [_completion(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)]
+    return [row if ends & set(row["labels"]) else _with_end(row, tokenizer.eos_token_id) for row in found]
 
 
 def _ended(text: str, tokenizer) -> str:
     return text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token
+
+
+def _with_end(row: dict, end: int) -> dict:
+    """``row`` of a template without an end of its own, which would never learn to stop."""
+    return {name: [*tokens, end] for name, tokens in row.items()}
+
+
+def _chat(row: dict, number: int, tokenizer) -> tuple[str, str]:
+    """What the template asks, and that with the reply."""
+    from jinja2 import TemplateError
+
+    try:
+        asked = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+    except TemplateError as error:
+        raise Unrenderable(number, f"the model's template refuses it ({error})") from error
+    common = os.path.commonprefix([asked, whole])
+    for message in row["prompt"]:
+        said = message["content"].strip()
+        if message["role"] != "assistant" and said in asked and said not in common:
+            raise Unrenderable(
+                number, f"the model's template puts the turn of {message['role']} otherwise once a reply follows"
+            )
+    return asked, whole
 
 
 def _completion(prompt: list[int], whole: list[int]) -> dict:

@@ -30,6 +30,7 @@ NOT_HERE = {
     "load_best_model_at_end": "a lower held-out loss is no better model; compare checkpoints on tasks",
     "push_to_hub": "upload the finished adapter with `python -m trainers.push`",
     "model_init_kwargs": "models are loaded by the keys of ModelConfig",
+    "data_seed": "the order of the data is drawn by seed",
     "trust_remote_code": "models are loaded by transformers' own code",
     "chat_template_path": "the model keeps its chat template",
     "eos_token": "the model keeps its tokenizer",

@@ -1,5 +1,6 @@
 """Rows without padding: TRL's tokens, every example once an epoch, and filling that teaches nothing."""
 
+import copy
 from collections import Counter
 
 import pytest
@@ -16,6 +17,46 @@ def tokenizer(base):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(base)
+
+
+def chats(*turns):
+    *before, reply = [{"role": role, "content": text} for role, text in turns]
+    return [{"prompt": before, "completion": [reply]}]
+
+
+TURNS = ("system", "Be brief."), ("user", "Why?"), ("assistant", "So it is.")
+
+
+def learned(tokenizer, template, *turns) -> str:
+    """What is learned of a chat, by a template."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = template
+    [row] = batches.encode(chats(*turns), tokenizer)
+    assert len(row["labels"]) == len(row["input_ids"])
+    return tokenizer.decode([token for token in row["labels"] if token != batches.IGNORED])
+
+
+def test_a_template_without_an_end_gets_one(tokenizer):
+    plain = "{% for m in messages %}{{ m.role + ': ' + m.content + ' ' }}{% endfor %}"
+    asks = plain + "{% if add_generation_prompt %}assistant:{% endif %}"
+    assert learned(tokenizer, asks, *TURNS).replace(" ", "") == "Soitis." + tokenizer.eos_token
+    ended = plain.replace("' ' }}", "' ' + eos_token }}") + "{% if add_generation_prompt %}assistant:{% endif %}"
+    assert learned(tokenizer, ended, *TURNS).count(tokenizer.eos_token) == 1
+
+
+def test_a_template_that_puts_turns_otherwise_before_a_reply_is_refused(tokenizer):
+    """As Mistral's: the system's turn goes before the last turn, if that is the user's."""
+    last = (
+        "{% for m in messages if m.role != 'system' %}{% if loop.last and messages[0].role == 'system' %}"
+        "{{ messages[0].content + ' ' }}{% endif %}{{ m.content + ' ' }}{% endfor %}"
+    )
+    with pytest.raises(batches.Unrenderable, match="puts the turn of system otherwise once a reply follows") as caught:
+        learned(tokenizer, last, *TURNS)
+    assert caught.value.number == 0
+    assert "So it is" in learned(tokenizer, last, *TURNS[1:])
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + last
+    with pytest.raises(InputError, match="template refuses it .no system here"):
+        learned(tokenizer, strict, *TURNS)
 
 
 class Words:

@@ -7,7 +7,7 @@ import pytest
 from medtasks import benchmarks, contamination, mcq
 from medtasks.errors import InputError
 from trainers import data
-from trainers.data import CPTDataArguments, SFTDataArguments
+from trainers.data import CPTDataArguments, SFTDataArguments, collecting
 
 pytestmark = pytest.mark.usefixtures("held_out_once")
 
@@ -38,6 +38,7 @@ def test_items_about_different_contexts_stay(write_jsonl, make_item):
     [
         ("What lowers a pH < 7.35?", "What lowers a pH > 7.35?", True),
         ("Is Rh+ common?", "Is Rh- common?", True),
+        ("Is it ↑ Na, ↓ K?", "Is it ↓ Na, ↑ K?", True),
         ("\U0001f48a", "\U0001fac0", True),
         ("Is well-known gout rare?", "Is well known Gout rare", False),
     ],
@@ -133,6 +134,35 @@ def test_what_is_held_out_is_not_learned(write_jsonl, make_item):
     assert data.dev_examples(SFTDataArguments([train]), 1) is None
 
 
+def test_a_held_out_chat_is_known_by_what_it_asks(write_jsonl):
+    asked = ("system", "Be brief."), ("user", "Which drug slows the heart in atrial flutter?")
+
+    def chat(reply):
+        return {"messages": [{"role": role, "content": text} for role, text in (*asked, ("assistant", reply))]}
+
+    question = {"question": "Which drug slows the heart in atrial flutter?", "answer": "Verapamil."}
+    other = {"question": "Which drug lowers potassium in the blood quickly?", "answer": "Insulin."}
+    path, dev = write_jsonl([chat("Diltiazem."), question, other]), write_jsonl([chat("Verapamil.")], "dev.jsonl")
+    examples = sft(path, dev_sources=[dev], chat=True)
+    assert examples.counts["held_out"] == 2 and examples.counts["used"] == 1
+
+
+def test_what_is_dropped_was_not_seen(write_jsonl):
+    test = max((item["question"] for item in benchmarks.load("medqa", "test")), key=len)
+    words = " ".join(f"word{n}" for n in range(400))
+    path = write_jsonl([{"id": "leak", "text": f"{words} {test}"}, {"id": "clean", "text": words}])
+    examples = data.cpt_examples(CPTDataArguments([path], near_duplicates=0.8))
+    assert [row["reason"] for row in examples.dropped] == ["contaminated"] and examples.counts["used"] == 1
+
+
+def test_a_short_test_question_is_found_behind_an_instruction(write_jsonl):
+    item = {"id": "t", "question": "Which nerve supplies the deltoid?", "options": ["Axillary", "Ulnar"], "answer": 0}
+    check = collecting.holds_none_of(contamination.Overlap([item]))
+    [draft] = sft(write_jsonl([{"instruction": "Answer.", "input": item["question"], "output": "A"}])).drafts
+    assert check(draft.row, None, "") == {"kind": "stem", "item": "t"}
+    assert check(draft.row | {"question": "Answer.\n\nWhich nerve?"}, None, "") is None
+
+
 def test_a_vignette_told_with_other_options_is_held_out_too(write_jsonl, make_item):
     other = make_item(1) | {"options": ["x", "y", "z", "w"]}
     args = SFTDataArguments(
@@ -145,11 +175,13 @@ def test_a_vignette_told_with_other_options_is_held_out_too(write_jsonl, make_it
 
 def test_an_example_must_fit_in_every_epoch(write_jsonl, make_item):
     class Tokenizer:
-        """Counts one more where the long option stands last."""
+        """Counts one more where the long option stands last, and one for the end."""
+
+        eos_token = "<end>"
 
         def __call__(self, texts, **_):
-            lengths = [10 + text.split("\nAnswer:")[0].endswith("0") for text in texts]
-            return {"input_ids": [[0] * n for n in lengths]}
+            longer = [text.split("\nAnswer:")[0].endswith("0") + text.endswith("<end>") for text in texts]
+            return {"input_ids": [[0] * (10 + n) for n in longer]}
 
     examples = sft(write_jsonl([make_item(n) for n in range(30)]), shuffle_options=True)
     fits = [len(data.drop_too_long(examples, Tokenizer(), 11, epochs).rows) for epochs in (1, 2, 8)]

@@ -118,6 +118,16 @@ def test_items_without_passages_are_told_or_left_out(items, write_jsonl, make_it
     assert examples.counts["no_passages"] == 2 and examples.counts["used"] == N - 2
 
 
+def test_an_id_that_items_of_two_sources_share_is_told_by_the_question(write_jsonl, make_item):
+    one, other = make_item(0) | {"id": "0"}, make_item(5) | {"id": "0"}
+    lines = [{"id": "0", "passages": [{"title": "", "text": "Of the one."}]}]
+    lines.append({"question": other["question"], "passages": [{"title": "", "text": "Of the other."}]})
+    asked = {"passages": write_jsonl(lines, "passages.jsonl"), "oracle_share": 1.0, "distractors": 0}
+    sources = [write_jsonl([one], "one.jsonl"), write_jsonl([other], "other.jsonl")]
+    rows = data.sft_examples(SFTDataArguments(sources, raft=json.dumps(asked), decontaminate=False), seed=1).rows
+    assert "Of the one." in rows[0]["prompt"] and "Of the other." in rows[1]["prompt"]
+
+
 def test_open_questions_and_replay_need_none(items, retrieved, write_jsonl, make_item):
     general = write_jsonl([make_item(99), {"question": "Why?", "answer": "So."}], "general.jsonl")
     entry = json.dumps({"source": general, "replay": True})

@@ -63,6 +63,11 @@ def test_shuffled_options_keep_the_right_answer(make_item):
         (["Aspirin", "Heparin", "Both A and B", "None"], False),
         (["x", "y", "a, b and c", "All of the above"], False),
         (["Vitamin A", "Vitamin B", "A band", "All of the above"], True),
+        (["x", "y", "Both A and B are correct", "z"], False),
+        (["x", "y", "All except A", "z"], False),
+        (["x", "y", "a+c", "A/C"], False),
+        (["x", "y", "z", "A only"], False),
+        (["v", "w", "x", "y", "z", "u", "A and G"], False),
     ],
 )
 def test_only_options_that_stand_for_themselves_are_shuffled(make_item, options, free):

@@ -48,7 +48,18 @@ def test_pairs_are_taken_as_they_are(write_jsonl):
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ({"question": "Which?", "choices": ["a", "b"], "answer": 2}, "names none of the 2 choices"),
+        ({"question": "Which?", "choices": ["a", "b"], "answer": 2}, "answers are counted from 0, and here from 1"),
+        ({"question": "Which?", "choices": ["a", "b"], "answer": 3}, "names none of the 2 choices"),
+        ({"question": "Which?", "choices": ["a", "b"], "answer": "0"}, "numbers as text are counted from 1"),
+        ({"question": "Which?", "choices": {"1": "a", "2": "b"}, "answer": 0}, "the choices are called 1, 2"),
+        ({"question": "Which?", "choices": {"A": "a", "B": "b"}, "cop": 2}, "answers are counted from 0"),
+        ({"question": "Which?", "choices": [1, 2, 3], "answer": 2}, "is the text of the 2. choice, and as a letter"),
+        ({"question": "Which?", "choices": ["a", "b"], "answer": "A", "answer_idx": 1}, "answer the 1."),
+        ({"question": "Which?", "choices": ["a", "b"], "answer": "B", "cop": 0}, "cop names the 1. choice, and answer"),
+        ({"question": "Which?", "answer": "b", "context": "c"}, "has context besides"),
+        ({"instruction": "Double it.", "input": 5, "output": "10"}, "has input besides"),
+        ({"instruction": "Say it.", "input": "", "output": "b", "system": "Be rude."}, "has system besides"),
+        ({"prompt": "Say it.", "completion": "b", "history": [["a", "b"]]}, "has history besides"),
         ({"question": "Which?", "choices": "none", "answer": 0}, "not a list"),
         ({"question": "Which?", "choices": ["a"], "answer": 0}, "2 to 10"),
         ({"text": "only"}, "a row needs the columns"),
@@ -212,10 +223,49 @@ def test_what_is_named_decides_how_a_row_is_read(write_jsonl, row, columns, lear
     assert example["completion"] == learned
 
 
+ANSWERED = {"question": "Which?", "options": ["a", "b", "c", "d"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "learned"),
+    [
+        (ANSWERED | {"answer_idx": 0, "gold": "C"}, {"answer": "gold"}, " C"),
+        (ANSWERED | {"cop": 0, "gold": "C"}, {"answer_idx": "gold"}, " C"),
+        (ANSWERED | {"answer_idx": "B", "answer": "3"}, {"answer": "answer_idx"}, " B"),
+        (ANSWERED | {"answer": "e", "opts": ["e", "f"]}, {"choices": "opts"}, " A"),
+        ({"question": "Which?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 0, "x": 1}, {"cop": "x"}, " B"),
+    ],
+)
+def test_what_is_named_wins_over_columns_that_say_the_same(write_jsonl, row, columns, learned):
+    [example] = sft(json.dumps({"source": write_jsonl([row]), "columns": columns})).rows
+    assert example["completion"] == learned
+
+
+def test_a_system_prompt_beside_the_turns_comes_first(write_jsonl):
+    turns = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]
+    [row] = sft(write_jsonl([{"system": "Be brief.", "conversations": turns}]), chat=True).rows
+    assert [turn["content"] for turn in row["prompt"]] == ["Be brief.", "Why?"]
+    [row] = sft(write_jsonl([{"system": "", "conversations": turns}]), chat=True).rows
+    assert [turn["content"] for turn in row["prompt"]] == ["Why?"]
+
+
+def test_what_stands_beside_is_left_where_columns_say_what_is_read(write_jsonl):
+    row = {"question": "Why?", "answer": "So.", "context": "c"}
+    entry = {"source": write_jsonl([row]), "columns": {"question": "question", "answer": "answer"}}
+    assert sft(json.dumps(entry)).counts["used"] == 1
+
+
 def test_columns_that_no_shape_reads_together_are_told(write_jsonl):
     entry = {"source": write_jsonl([{"q": "Why?", "a": "So."}]), "columns": {"question": "q", "completion": "a"}}
     with pytest.raises(InputError, match="one must read all that is named: question, completion"):
         sft(json.dumps(entry))
+
+
+@pytest.mark.parametrize("answers", [(1, 2, 4), ("0", "1", "2")])
+def test_other_ways_to_count_are_refused_whole(write_jsonl, answers):
+    rows = [{"question": f"Which {n}?", "options": ["a", "b", "c", "d"], "answer": n} for n in answers]
+    with pytest.raises(InputError, match="answer is .*counted from"):
+        sft(write_jsonl(rows), skip_faulty=True)
 
 
 @pytest.mark.parametrize("skip_faulty", [False, True])

@@ -1,12 +1,13 @@
 """Read sources one after the other, drop what must not be learned, draw by weight, and keep account of all of it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from medtasks import contamination
 from medtasks.errors import InputError
-from medtasks.item_rows import CountsFromOne
+from medtasks.item_rows import CountsOtherwise
 from trainers.data import privacy
 from trainers.data.mixture import Source, draw
 from trainers.data.near_duplicates import NearDuplicates
@@ -110,7 +111,7 @@ def _usable(source: Source, rows, checks: dict[str, Check], found: Collection) -
         if len(usable) == source.take:
             break
         n_read += 1
-        if isinstance(row, CountsFromOne):
+        if isinstance(row, CountsOtherwise):
             raise InputError(f"{place}: {row}")
         if isinstance(row, Exception):
             found.faults.append(f"{place}: {row}")
@@ -123,6 +124,9 @@ def _usable(source: Source, rows, checks: dict[str, Check], found: Collection) -
         else:
             usable.append((place, row))
     return usable, n_read
+
+
+PARAGRAPHS = re.compile(r"\n\s*\n")
 
 
 def faulty(faults: list[str], n_read: int) -> str:
@@ -169,10 +173,13 @@ def not_nearly_seen(share: float) -> dict[str, Check]:
 
 
 def holds_none_of(held_out: contamination.Overlap) -> Check:
-    """Drops rows that hold an item of ``held_out``, and notes how and which."""
+    """Drops rows that hold an item of ``held_out``, and notes how and which. Of what is asked each paragraph counts: a
+    short question may follow an instruction, which many rows share."""
 
     def check(row: dict, source: Source, place: str) -> dict | None:
-        leaks = [finding for finding in held_out.find(row) if finding.kind in contamination.LEAKS]
+        asked = [value for name, value in row.items() if name in ("question", "prompt", "messages")]
+        parts = [part for text in contamination.texts(asked) for part in PARAGRAPHS.split(text)]
+        leaks = [finding for finding in held_out.find(row | {"parts": parts}) if finding.kind in contamination.LEAKS]
         if not leaks:
             return None
         worst = min(leaks, key=lambda finding: contamination.LEAKS.index(finding.kind))

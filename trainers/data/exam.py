@@ -66,7 +66,7 @@ def _examples(
     held_out = [draft.row for draft in dev.drafts] if dev else []
     passages = raft.Passages(raft.parse(args.raft), tests) if args.raft else None
     personal = PersonalData(args.personal_data)
-    checks = _checks(args, tests, held_out, passages) | personal.checks
+    checks = _checks(args, tests, held_out, passages) | personal.checks | _seen(args)
     found = collect(sources, reading.rows, checks, seed, args.skip_faulty)
     _demand_passages(found, args.skip_faulty)
     rows = raft.attach(found.drawn, passages, seed) if passages else [one.row for one in found.drawn]
@@ -92,9 +92,7 @@ def _examples(
 
 def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> dict[str, Check]:
     """Reason -> check, for what drops rows."""
-    checks: dict[str, Check] = {"duplicates": not_seen(lambda row: _asked(row) + _replied(row))} | not_nearly_seen(
-        args.near_duplicates
-    )
+    checks: dict[str, Check] = {}
     if tests:
         checks["contaminated"] = holds_none_of(tests)
     if held_out:
@@ -105,11 +103,16 @@ def _checks(args: SFTDataArguments, tests, held_out: list[dict], passages) -> di
     return checks
 
 
+def _seen(args: SFTDataArguments) -> dict[str, Check]:
+    """Reason -> check, for what repeats an earlier row; the last ones, since what is dropped was not seen."""
+    return {"duplicates": not_seen(lambda row: _asked(row) + _replied(row))} | not_nearly_seen(args.near_duplicates)
+
+
 def _asked(row: dict) -> tuple:
     """What a row asks: an item's context, question and set of options, another row's question (its completion, where it
-    has none), a chat's turns and its reply."""
+    has none), a chat's turns before its reply."""
     if "messages" in row:
-        return exactly(" ".join(contamination.texts(row["messages"]))), exactly(row["reply"])
+        return (exactly(" ".join(contamination.texts(row["messages"]))),)
     if "options" not in row:
         return (exactly(row.get("question") or row["prompt"] or row["completion"]),)
     options = sorted(exactly(option) for option in row["options"])
@@ -124,15 +127,18 @@ def _replied(row: dict) -> tuple:
 def _is_not_held_out(held_out: list[dict]) -> Check:
     """Drops what stands among the held-out rows, told as test items are, and by :func:`_asked`."""
     identities = {_asked(row) for row in held_out}
-    asked = [
-        {"question": row.get("question") or row.get("prompt"), "options": row.get("options", [])} for row in held_out
-    ]
+    asked = [{"question": _question(row), "options": row.get("options", [])} for row in held_out]
     holds = holds_none_of(contamination.Overlap(item | {"id": ""} for item in asked if item["question"]))
 
     def check(row: dict, source: Source, place: str) -> dict | None:
         return {} if _asked(row) in identities or holds(row, source, place) is not None else None
 
     return check
+
+
+def _question(row: dict) -> str:
+    """A row's question, or its prompt, or the last turn before a chat's reply."""
+    return row["messages"][-1]["content"] if "messages" in row else row.get("question") or row.get("prompt") or ""
 
 
 def _needs_its_options(row: dict, style: str) -> dict | None:

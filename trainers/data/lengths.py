@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from medtasks.errors import InputError
+from trainers import batches
 from trainers.data.examples import Examples
 
 BATCH = 1_000
@@ -23,7 +24,10 @@ def drop_too_long(examples: Examples, tokenizer, max_length: int | None, epochs:
     """
     if max_length is None:
         return examples
-    counts = token_counts(examples.rows, tokenizer)
+    try:
+        counts = token_counts(examples.rows, tokenizer)
+    except batches.Unrenderable as error:
+        raise InputError(f"{examples.place(error.number)}: {error}") from error
     too_long = {i for i, count in enumerate(counts) if sum(count) > max_length}
     near = [i for i, count in enumerate(counts) if NEAR * max_length <= sum(count) <= max_length]
     moving = [i for i in near if examples.drafts and examples.drafts[i].moves]
@@ -42,29 +46,16 @@ def count_tokens(row: dict, tokenizer) -> int:
 
 
 def token_counts(rows: list[dict], tokenizer) -> list[tuple[int, int]]:
-    """(tokens of the prompt, of the rest) of each row, the end that TRL appends included; of a CPT row, (0, all)."""
+    """(tokens before what is learned, and learned ones) of each row, as :func:`trainers.batches.encode` makes them.
+
+    Raises:
+        batches.Unrenderable: a chat that the model's template cannot put.
+    """
     counts = []
     for start in range(0, len(rows), BATCH):
-        counts += _batch_counts(rows[start : start + BATCH], tokenizer)
+        try:
+            encoded = batches.encode(rows[start : start + BATCH], tokenizer)
+        except batches.Unrenderable as error:
+            raise batches.Unrenderable(start + error.number, error.reason) from error
+        counts += [(n := row["labels"].count(batches.IGNORED), len(row["labels"]) - n) for row in encoded]
     return counts
-
-
-def _batch_counts(rows: list[dict], tokenizer) -> list[tuple[int, int]]:
-    """:func:`token_counts` of rows of one kind."""
-    if "text" in rows[0]:
-        return [(0, n + 1) for n in _lengths([row["text"] for row in rows], tokenizer)]
-    is_chat = not isinstance(rows[0]["prompt"], str)
-    if is_chat:
-        prompts = tokenizer.apply_chat_template(
-            [row["prompt"] for row in rows], tokenize=False, add_generation_prompt=True
-        )
-        wholes = tokenizer.apply_chat_template([row["prompt"] + row["completion"] for row in rows], tokenize=False)
-    else:
-        prompts, wholes = [row["prompt"] for row in rows], [row["prompt"] + row["completion"] for row in rows]
-    before, all_of_it = (_lengths(texts, tokenizer, not is_chat) for texts in (prompts, wholes))
-    return [(n, whole + (not is_chat) - n) for n, whole in zip(before, all_of_it, strict=True)]
-
-
-def _lengths(texts: list[str], tokenizer, add_special_tokens: bool = True) -> list[int]:
-    encoded = tokenizer(texts, add_special_tokens=add_special_tokens, return_attention_mask=False)
-    return [len(ids) for ids in encoded["input_ids"]]

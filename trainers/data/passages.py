@@ -30,11 +30,12 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
     if not 0 <= share <= 1:
         raise InputError(f"comprehension_share is {share}; it is a share of the passages, from 0 to 1")
     personal = PersonalData(args.personal_data)
-    checks: dict[str, Check] = {"duplicates": not_seen(lambda passage: exactly(passage["text"]))}
-    checks |= not_nearly_seen(args.near_duplicates)
+    checks: dict[str, Check] = {}
     if args.decontaminate:
         checks["contaminated"] = holds_none_of(contamination.held_out())
-    found = collect(sources, _read, checks | personal.checks, seed)
+    checks |= personal.checks  # what repeats an earlier row comes last, since what is dropped was not seen
+    checks |= {"duplicates": not_seen(lambda passage: exactly(passage["text"]))} | not_nearly_seen(args.near_duplicates)
+    found = collect(sources, _read, checks, seed)
     exercised = [_exercised(one.row, share, seed) for one in found.drawn]
     rows = [
         {"text": comprehension.text(one.row, seed) if chosen else comprehension.plain(one.row)}

@@ -87,8 +87,9 @@ class Passages:
         self.contaminated = sum(not is_clean for is_clean in clean.values())
 
     def of(self, item: dict) -> list[dict]:
-        """The item's passages, best first; [] where the file has none for it."""
-        return self._of.get(item["id"]) or self._of.get(normalize(item["question"]), [])
+        """The item's passages, best first; [] where the file has none for it. Its question comes before its id, which
+        an item of another source may have too."""
+        return self._of.get(normalize(item["question"])) or self._of.get(item["id"], [])
 
 
 def attach(drawn: list[Drawn], passages: Passages, seed: int) -> list[dict]:

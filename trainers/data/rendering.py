@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from medtasks import items, mcq, option_text
 
 NAMES_OTHER_OPTIONS = re.compile(
-    r"(?:both|either|neither|only)?\s*\(?[a-e]\)?(?:\s*(?:,|&|and|or|nor)\s*\(?[a-e]\)?)+(?: only| both)?", re.I
+    r"(?:both|either|neither|only)?\s*\(?[a-j]\)?(?:\s*(?:,|&|and|or|nor)\s*\(?[a-j]\)?)+(?: only| both)?", re.I
 )
+SPEAKS_OF_LETTERS = re.compile(
+    r"\b[A-J]\b\)?(?:\s*(?:,|/|&|\+|and|or|nor)\s*\(?\b[A-J]\b)+"
+    r"|\b(?i:except|only|options?|choices?|answers?|same as)\s+\(?[A-J]\b|^\(?[A-J]\)?\s+only\b|^[a-j]\s*[+/&]\s*[a-j]$"
+)
+"""A part of an option that may name other options by letter; vitamins A and D do it as well, and stay in order too."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ def may_shuffle(item: dict, answer_style: str) -> bool:
         return False
     if answer_style == "free":
         return False
-    return not any(NAMES_OTHER_OPTIONS.fullmatch(option.strip(" .")) for option in item["options"])
+    said = [option.strip(" .") for option in item["options"]]
+    return not any(NAMES_OTHER_OPTIONS.fullmatch(option) or SPEAKS_OF_LETTERS.search(option) for option in said)
 
 
 def shuffled(item: dict, seed: int, turn: str = "") -> dict:

@@ -36,11 +36,23 @@ ROLES = {
 PUBMEDQA = ("pubid", "question", "context", "final_decision")
 """Columns of PubMedQA's parts, the artificial one among them."""
 
+SHOWN = 12
+"""Characters of a value that a message repeats."""
+
 ITEM = ("id", "question", *item_rows.OPTIONS, "opa", "opb", "opc", "opd", *item_rows.ANSWERS)
 """Columns that ask and answer a multiple-choice question (:mod:`medtasks.item_rows`)."""
 BESIDE = ("context", "subject", "subject_name", "rationale", "explanation", "exp", "long_answer")
 """Columns that an item may have besides."""
 PAIR = ("prompt", "completion")
+SAME = (
+    item_rows.ANSWERS,
+    (*item_rows.OPTIONS, "opa", "opb", "opc", "opd"),
+    ("rationale", "explanation", "exp"),
+    ("subject", "subject_name"),
+)
+"""Columns that say the same thing: what ``columns`` names one of is not read from another."""
+BESIDE_A_TEXT = ("context", "input", "system", "system_prompt", "history", "tools")
+"""What a question, pair or chat may have besides that would have to be shown with it."""
 
 KNOWN = tuple(dict.fromkeys((*ITEM, *BESIDE, *PUBMEDQA, *PAIR, *CHATS, *chain.from_iterable(chain(*OPEN_QUESTIONS)))))
 """Every column that a row is read by."""
@@ -78,11 +90,13 @@ def _shaped(row, place: str, columns: dict[str, str] | None) -> dict:
         return _pubmedqa(row)
     for column, names in CHATS.items():
         if is_read_by(column) and row.get(column) is not None:
-            return _chat(row[column], column, *names)
+            return _chat(_with_system(row, column, names, columns), column, *names)
     if is_read_by(*PAIR) and all(row.get(name) is not None for name in PAIR):
+        _demand_all_is_read(row, PAIR, columns)
         return _pair(row)
     for question, answer in OPEN_QUESTIONS:
         if is_read_by(*question, *answer) and _has_texts(row, (*question, *answer)):
+            _demand_all_is_read(row, question, columns)
             return _question(_joined(row, question), _joined(row, answer))
     shapes = ["question, options or choices, answer", ", ".join(PAIR), ", ".join(PUBMEDQA), *CHATS]
     shapes += [", ".join(question + answer) for question, answer in OPEN_QUESTIONS]
@@ -93,7 +107,31 @@ def _shaped(row, place: str, columns: dict[str, str] | None) -> dict:
 def _renamed(row: dict, columns: dict[str, str]) -> dict:
     if missing := [column for column in columns.values() if column not in row]:
         raise Faulty(f"no column '{missing[0]}' (it has {', '.join(map(str, row))})")
-    return row | {name: row[column] for name, column in columns.items()}
+    known_else = {other for names in SAME for name in columns if name in names for other in names} - columns.keys()
+    kept = {column: value for column, value in row.items() if column not in known_else}
+    return kept | {name: row[column] for name, column in columns.items()}
+
+
+def _demand_all_is_read(row: dict, read: tuple[str, ...], columns: dict[str, str] | None) -> None:
+    """Raise Faulty where a row of texts has more to show than is read, unless ``columns`` say what it is."""
+    more = [name for name in BESIDE_A_TEXT if name not in read and row.get(name) not in (None, "", [], {})]
+    if more and not columns:
+        raise Faulty(
+            f"has {more[0]} besides, which would not be learned; put it into the text, or name with 'columns' what is "
+            f"to be read ({', '.join(read)})"
+        )
+
+
+def _with_system(row: dict, column: str, names: tuple[str, str], columns: dict[str, str] | None):
+    """A chat's turns, behind the system prompt that stands beside them (as in ShareGPT's)."""
+    turns, system = row[column], row.get("system")
+    if not system or not isinstance(system, str) or not isinstance(turns, list):
+        _demand_all_is_read(row, (column,), columns)
+        return turns
+    _demand_all_is_read(row, (column, "system"), columns)
+    speaker, text = names
+    has_one = bool(turns) and isinstance(turns[0], dict) and turns[0].get(speaker) == "system"
+    return turns if has_one else [{speaker: "system", text: system}, *turns]
 
 
 def _has_texts(row: dict, names: tuple[str, ...]) -> bool:
@@ -144,19 +182,26 @@ def _chat(turns, column: str, speaker: str, text: str) -> dict:
 def _pubmedqa(row: dict) -> dict:
     context, decision = row["context"], row["final_decision"]
     if decision not in items.PUBMEDQA_OPTIONS:
-        raise Faulty(f"final_decision is {decision!r}, none of {', '.join(items.PUBMEDQA_OPTIONS)}")
+        raise Faulty(f"final_decision is {_shown(decision)}, none of {', '.join(items.PUBMEDQA_OPTIONS)}")
     texts = context.get("contexts") if isinstance(context, dict) else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Faulty("the context needs 'contexts', a list of texts")
     if not isinstance(row["question"], str):
         raise Faulty("no question")
+    if not isinstance(row.get("long_answer"), str | None):
+        raise Faulty("long_answer is no text")
     _demand(row["question"], "question")
     return items.pubmedqa_item(row)
+
+
+def _shown(value) -> str:
+    """A value as a message repeats it; nothing of a longer one, which may tell what is nobody's business."""
+    return repr(value) if len(str(value)) <= SHOWN else "a longer text"
 
 
 def _turn(turn, speaker: str, text: str) -> dict:
     if not isinstance(turn, dict) or not isinstance(turn.get(text), str):
         raise Faulty(f"a turn of the chat needs '{speaker}' and '{text}'")
     if not isinstance(turn.get(speaker), str) or turn[speaker] not in ROLES:
-        raise Faulty(f"a turn's '{speaker}' is {turn.get(speaker)!r}; known are {', '.join(ROLES)}")
+        raise Faulty(f"a turn's '{speaker}' is {_shown(turn.get(speaker))}; known are {', '.join(ROLES)}")
     return {"role": ROLES[turn[speaker]], "content": turn[text]}
