@@ -21,7 +21,7 @@ import dataclasses
 from pathlib import Path
 
 from medtasks.errors import InputError
-from trainers import adapter, cpt, recipe, sft, stage
+from trainers import adapter, cpt, data, recipe, sft, stage
 
 HELP = ("-h", "--help")
 JOINS = ("continue", "merge")
@@ -73,9 +73,25 @@ def prepare(argv: list[str]) -> tuple[stage.Stage, stage.Stage, str]:
     for name, prepare_stage, folder in (("cpt", cpt.prepare, out / "cpt"), ("sft", sft.prepare, out)):
         stages[name] = prepare_stage(["--config", recipes[name], *rest], shared | {"output_dir": str(folder)})
     _check(path, join, **stages)
+    _keep_out(stages["cpt"], stages["sft"].dev)
     if join == "merge" and not stages["cpt"].run.full_finetuning:
         stages["cpt"].run = dataclasses.replace(stages["cpt"].run, merge=True)
     return stages["cpt"], stages["sft"], join
+
+
+def _keep_out(cpt: stage.Stage, held_out: data.Examples | None) -> None:
+    """Leave out of the first stage's texts what holds what the second one holds out, to be measured on.
+
+    Raises:
+        InputError: no text is left.
+    """
+    if held_out is None:
+        return
+    asked = data.overlap([draft.row for draft in held_out.drafts])
+    positions = [number for number, row in enumerate(cpt.examples.rows) if asked.is_contaminated(row)]
+    if len(positions) == len(cpt.examples.rows):
+        raise InputError("dev_sources: every text of cpt holds a held-out question; hold out others")
+    cpt.examples = cpt.examples.without(positions, "held_out")
 
 
 def _check(path: Path, join: str, cpt: stage.Stage, sft: stage.Stage) -> None:

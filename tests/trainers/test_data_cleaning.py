@@ -147,6 +147,16 @@ def test_a_held_out_chat_is_known_by_what_it_asks(write_jsonl):
     assert examples.counts["held_out"] == 2 and examples.counts["used"] == 1
 
 
+def test_rows_that_share_an_instruction_are_compared_by_the_rest(write_jsonl):
+    instruction = " ".join(f"instruction{n}" for n in range(60))
+    own = [" ".join(f"row{row}word{n}" for n in range(80)) for row in range(30)]
+    rows = [{"prompt": f"{instruction} {text} {end}", "completion": " A"} for text in own for end in ("one", "other")]
+    examples = sft(write_jsonl(rows), near_duplicates=0.9)
+    assert examples.counts["near_duplicates"] == 30 and examples.counts["used"] == 30
+    places = {row["place"].rpartition(":")[2]: row["of"].rpartition(":")[2] for row in examples.dropped}
+    assert places == {str(2 * n): str(2 * n - 1) for n in range(1, 31)}
+
+
 def test_what_is_dropped_was_not_seen(write_jsonl):
     test = max((item["question"] for item in benchmarks.load("medqa", "test")), key=len)
     words = " ".join(f"word{n}" for n in range(400))

@@ -57,6 +57,18 @@ def test_msft_goes_on_with_the_adapter_of_cpt(msft_recipe, tmp_path, monkeypatch
     assert len(built) == 1
 
 
+def test_cpt_reads_nothing_that_sft_holds_out(msft_recipe, recipe_file, write_jsonl, make_item):
+    path = msft_recipe()
+    first, second, _ = msft.prepare(["--config", path])
+    assert len(first.examples.rows) == 8 and second.dev is None
+    dev = write_jsonl([make_item(n) for n in (2, 5)], "dev.jsonl")
+    recipe_file("sft.yaml", output_dir=None, dev_sources=[dev])
+    first, second, _ = msft.prepare(["--config", path])
+    assert second.dev.counts["used"] == 2 and first.examples.counts["held_out"] == 2
+    kept = " ".join(row["text"] for row in first.examples.rows)
+    assert [make_item(n)["question"] in kept for n in (2, 4, 5)] == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

@@ -6,7 +6,7 @@ both are counted. ``python -m trainers.data --config RECIPE`` shows what a recip
 
 from trainers.data.account import summary
 from trainers.data.arguments import CPTDataArguments, SFTDataArguments
-from trainers.data.exam import dev_examples, sft_examples
+from trainers.data.exam import dev_examples, overlap, sft_examples
 from trainers.data.examples import Examples
 from trainers.data.lengths import count_tokens, drop_too_long
 from trainers.data.mixture import split_cap
@@ -22,6 +22,7 @@ __all__ = [
     "dev_examples",
     "drop_too_long",
     "may_shuffle",
+    "overlap",
     "sft_examples",
     "shuffled",
     "split_cap",

@@ -127,13 +127,18 @@ def _replied(row: dict) -> tuple:
 def _is_not_held_out(held_out: list[dict]) -> Check:
     """Drops what stands among the held-out rows, told as test items are, and by :func:`_asked`."""
     identities = {_asked(row) for row in held_out}
-    asked = [{"question": _question(row), "options": row.get("options", [])} for row in held_out]
-    holds = holds_none_of(contamination.Overlap(item | {"id": ""} for item in asked if item["question"]))
+    holds = holds_none_of(overlap(held_out))
 
     def check(row: dict, source: Source, place: str) -> dict | None:
         return {} if _asked(row) in identities or holds(row, source, place) is not None else None
 
     return check
+
+
+def overlap(rows: list[dict]) -> contamination.Overlap:
+    """What tells whether a text holds what one of ``rows`` asks."""
+    asked = [{"id": "", "question": _question(row), "options": row.get("options", [])} for row in rows]
+    return contamination.Overlap(item for item in asked if item["question"])
 
 
 def _question(row: dict) -> str:

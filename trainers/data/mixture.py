@@ -92,6 +92,7 @@ def parse(entry: str, keys: tuple[str, ...] | None = None) -> Source:
     except json.JSONDecodeError as error:
         raise InputError(f'{entry}: not JSON ({error.msg}); give a mapping as {{"source": NAME, ...}}') from error
     known = keys or tuple(f.name for f in fields(Source) if f.name != "given")
+    found = {key: value for key, value in found.items() if value is not None or key == "source"}
     for key in found:
         if key not in known:
             raise InputError(f"a source has no key '{key}'{did_you_mean(key, known)}; its keys are {', '.join(known)}")

@@ -20,6 +20,12 @@ LEAST = 5
 """Sampled n-grams of a row that is judged; about 27 words. Of shorter rows only exact duplicates are found."""
 
 
+MOST_ROWS = 16
+"""Rows that are kept for one n-gram; what more rows share is said by many, and tells little of one."""
+CANDIDATES = 3
+"""Rows that are compared whole."""
+
+
 class NearDuplicates:
     """Remembers rows, and finds those that an earlier one contains."""
 
@@ -28,21 +34,33 @@ class NearDuplicates:
         self._share = share
         self._vocabulary = Vocabulary()
         self._places: list[str] = []
-        self._first: dict[int, int] = {}
+        self._grams: list[np.ndarray] = []
+        self._rows: dict[int, list[int]] = {}
 
     def find(self, row: dict, place: str) -> str | None:
-        """The place of an earlier row that holds this one; None, and the row is remembered, where there is none."""
+        """The place of an earlier row that holds this one; None, and the row is remembered, where there is none.
+
+        The rows that are compared are those with most of its n-grams, each counting less the more rows have it.
+        """
         told = [text for name, value in row.items() if name not in ("id", "license", "source") for text in texts(value)]
         grams = ngram_hashes(self._vocabulary.add(word for text in told for word in words(text)), NGRAM)
-        sampled = np.unique(grams[grams % SAMPLED == 0]).tolist()
+        sampled = np.unique(grams[grams % SAMPLED == 0])
         if len(sampled) < LEAST:
             return None
-        earlier = Counter(self._first[gram] for gram in sampled if gram in self._first)
-        if earlier:
-            number, shared = earlier.most_common(1)[0]
+        votes: Counter[int] = Counter()
+        for rows in (self._rows[gram] for gram in sampled.tolist() if gram in self._rows):
+            votes.update(dict.fromkeys(rows, 1 / len(rows)))
+        for number, _ in votes.most_common(CANDIDATES):
+            shared = len(np.intersect1d(sampled, self._grams[number], assume_unique=True))
             if shared >= self._share * len(sampled):
                 return self._places[number]
-        self._places.append(place)
-        for gram in sampled:
-            self._first.setdefault(gram, len(self._places) - 1)
+        self._remember(sampled, place)
         return None
+
+    def _remember(self, sampled: np.ndarray, place: str) -> None:
+        for gram in sampled.tolist():
+            rows = self._rows.setdefault(gram, [])
+            if len(rows) < MOST_ROWS:
+                rows.append(len(self._places))
+        self._places.append(place)
+        self._grams.append(sampled)
