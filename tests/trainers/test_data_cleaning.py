@@ -205,6 +205,29 @@ def corpus(write_jsonl, n=50):
     return write_jsonl([{"id": i, "title": f"T{i}", "text": f"Passage number {i}."} for i in range(n)], "corpus.jsonl")
 
 
+def test_what_is_said_of_rows_is_of_those_that_are_left(base, write_jsonl):
+    from transformers import AutoTokenizer
+
+    path = write_jsonl([{"prompt": "word " * n, "completion": " A"} for n in (1, 2, 300)])
+    examples = sft(json.dumps({"source": path, "weight": 2, "replay": True}))
+    assert examples.notes == {"replay": 6, "repeated": 3}
+    kept = data.drop_too_long(examples, AutoTokenizer.from_pretrained(base), 100)
+    assert kept.notes == {"replay": 4, "repeated": 2} and kept.counts["used"] == 4
+    assert kept.dropped == [{"source": kept.dropped[0]["source"], "place": f"{path}:3", "reason": "too_long"}]
+
+
+def test_held_out_passages_are_told_and_measured_once(write_jsonl):
+    entry = json.dumps({"source": corpus(write_jsonl), "weight": 2})
+    examples = data.cpt_examples(CPTDataArguments([entry], dev_share=0.2, decontaminate=False), seed=3)
+    texts = [row["text"] for row in examples.dev.rows]
+    assert len(texts) == len(set(texts)) == len(examples.dropped) > 0
+    assert {row["reason"] for row in examples.dropped} == {"held_out"} and examples.counts["used"] == 100 - 2 * len(
+        texts
+    )
+    assert [source["drawn"] for source in examples.dev.sources] == [len(texts)]
+    assert examples.notes["repeated"] == 50 - len(texts)
+
+
 def test_a_share_of_the_passages_is_held_out(write_jsonl):
     path = corpus(write_jsonl)
     everything, train = (

@@ -32,6 +32,10 @@ class Drawn:
     times: int
     """How often the same row was drawn before."""
 
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say of how it was drawn (keys of :attr:`trainers.data.examples.Examples.notes`)."""
+        return ("replay",) * self.source.replay + ("repeated",) * (self.times > 0)
+
 
 @dataclass
 class Collection:

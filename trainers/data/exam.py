@@ -1,5 +1,6 @@
 """Examples for supervised fine-tuning: exam questions, open questions, pairs and chats, as a recipe mixes them."""
 
+from collections import Counter
 from dataclasses import replace
 
 from medtasks import benchmarks, contamination
@@ -10,6 +11,7 @@ from trainers.data.arguments import SFTDataArguments
 from trainers.data.collecting import (
     Check,
     Collection,
+    Drawn,
     PersonalData,
     collect,
     faulty,
@@ -17,7 +19,7 @@ from trainers.data.collecting import (
     not_nearly_seen,
     not_seen,
 )
-from trainers.data.examples import Examples
+from trainers.data.examples import Examples, Origin
 from trainers.data.mixture import Source
 from trainers.data.rendering import Draft
 
@@ -78,14 +80,18 @@ def _examples(
     ]
     if not args.chat:
         _demand_no_chats(drafts)
+    origins = [_origin(draft, one) for draft, one in zip(drafts, found.drawn, strict=True)]
+    notes = Counter(note for origin in origins for note in origin.notes)
+    notes["contaminated_passages"] = passages.contaminated if passages else 0
     return Examples(
         [draft.at(0) for draft in drafts],
         found.counts,
         found.taken,
         drafts,
+        origins,
         found.dropped,
         found.sources,
-        _notes(drafts, found, passages),
+        {what: n for what, n in notes.items() if n},
         personal.found_in(found),
     )
 
@@ -168,15 +174,11 @@ def _demand_no_chats(drafts: list[Draft]) -> None:
         )
 
 
-def _notes(drafts: list[Draft], found: Collection, passages) -> dict[str, int]:
-    """What there is to say of rows that are used, where there is any."""
-    items = [draft for draft in drafts if "options" in draft.row]
-    notes = {
-        "replay": sum(one.source.replay for one in found.drawn),
-        "repeated": sum(one.times > 0 for one in found.drawn),
-        "without_rationale": sum(d.style == "rationale" and not d.row["rationale"] for d in items),
-        "with_their_best_passage": sum(bool(draft.row.get("n_best")) for draft in items),
-        "with_distractors_alone": sum(draft.row.get("n_best") == 0 for draft in items),
-        "contaminated_passages": passages.contaminated if passages else 0,
-    }
-    return {what: n for what, n in notes.items() if n}
+def _origin(draft: Draft, one: Drawn) -> Origin:
+    """Where a draft comes from, and what there is to say of it."""
+    row, notes = draft.row, one.notes()
+    if "options" in row:
+        notes += ("without_rationale",) * (draft.style == "rationale" and not row["rationale"])
+        notes += ("with_their_best_passage",) * bool(row.get("n_best"))
+        notes += ("with_distractors_alone",) * (row.get("n_best") == 0)
+    return Origin(draft.source, draft.place, notes)

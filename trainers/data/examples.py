@@ -1,6 +1,7 @@
 """Examples that are ready for TRL, and what became of the rows that are not among them."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,6 +9,15 @@ from functools import cached_property
 from medtasks import files
 from medtasks.errors import InputError
 from trainers.data.rendering import Draft
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row comes from, and what there is to say of it (the keys of :attr:`Examples.notes`)."""
+
+    source: str
+    place: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -22,6 +32,8 @@ class Examples:
     """Source as the recipe has it -> rows drawn from it, too long ones included."""
     drafts: list[Draft] = field(default_factory=list)
     """What the rows are rendered from, in their order; empty where they are the same in every epoch."""
+    origins: list["Origin"] = field(default_factory=list)
+    """Where each row comes from; empty where that is not known."""
     dropped: list[dict] = field(default_factory=list)
     """A dict for each row that was dropped: ``source, place, reason``, and what else is known of it."""
     sources: list[dict] = field(default_factory=list)
@@ -51,7 +63,7 @@ class Examples:
 
     def place(self, number: int) -> str:
         """Where row ``number`` came from, as far as it is known."""
-        return self.drafts[number].place if self.drafts else f"example {number}"
+        return self.origins[number].place if self.origins else f"example {number}"
 
     def __str__(self) -> str:
         dropped = ", ".join(f"{n:,} {what}" for what, n in self.counts.items() if what not in ("read", "used"))
@@ -70,12 +82,17 @@ class Examples:
             reason: self.counts.get(reason, 0) + len(gone),
             "used": self.counts["used"] - len(gone),
         }
-        drafts = [self.drafts[position] for position in sorted(gone) if self.drafts]
-        dropped = [{"source": draft.source, "place": draft.place, "reason": reason} for draft in drafts]
+        origins = [self.origins[position] for position in sorted(gone) if self.origins]
+        first = dict.fromkeys((origin.source, origin.place) for origin in origins)  # a row may have been drawn twice
+        dropped = [{"source": source, "place": place, "reason": reason} for source, place in first]
+        notes = Counter(self.notes)
+        notes.subtract(note for origin in origins for note in origin.notes)
         return replace(
             self,
             rows=kept(self.rows),
             drafts=kept(self.drafts),
+            origins=kept(self.origins),
+            notes={what: n for what, n in notes.items() if n},
             lengths=kept(self.lengths),
             counts=counts,
             dropped=[*self.dropped, *dropped],
@@ -95,6 +112,11 @@ def hold_out(examples: Examples, share: float, seed: int) -> Examples:
     chosen = [i for i, row in enumerate(examples.rows) if random.Random(f"{seed} {row['text']}").random() < share]
     if not 0 < len(chosen) < len(examples.rows):
         raise InputError(f"dev_share {share} of {len(examples.rows)} passages leaves one side empty; change it")
-    rows = [examples.rows[i] for i in chosen]
-    dev = Examples(rows, {"read": len(rows), "used": len(rows)}, {})
+    held = {examples.rows[i]["text"]: i for i in reversed(chosen)}  # once, however often it was drawn
+    once = sorted(held.values())
+    origins = [examples.origins[i] for i in once]
+    taken = Counter(origin.source for origin in origins)
+    sources = [{"source": source, "read": n, "usable": n, "drawn": n, "replay": False} for source, n in taken.items()]
+    rows = [examples.rows[i] for i in once]
+    dev = Examples(rows, {"read": len(rows), "used": len(rows)}, dict(taken), origins=origins, sources=sources)
     return replace(examples.without(chosen, "held_out"), dev=dev)

@@ -1,6 +1,7 @@
 """Examples for continued pretraining: the passages of corpora, alone or with exercises on what they say."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 
 from medtasks import contamination, corpora
@@ -9,7 +10,7 @@ from medtasks.ngrams import exactly
 from trainers.data import comprehension, mixture
 from trainers.data.arguments import CPTDataArguments
 from trainers.data.collecting import Check, PersonalData, collect, holds_none_of, not_nearly_seen, not_seen
-from trainers.data.examples import Examples, hold_out
+from trainers.data.examples import Examples, Origin, hold_out
 from trainers.data.mixture import Source
 
 
@@ -41,20 +42,22 @@ def cpt_examples(args: CPTDataArguments, seed: int = 0) -> Examples:
         {"text": comprehension.text(one.row, seed) if chosen else comprehension.plain(one.row)}
         for one, chosen in zip(found.drawn, exercised, strict=True)
     ]
-    notes = {
-        "replay": sum(one.source.replay for one in found.drawn),
-        "repeated": sum(one.times > 0 for one in found.drawn),
-        "with_exercises": sum(
-            row["text"] != comprehension.plain(one.row) for row, one in zip(rows, found.drawn, strict=True)
-        ),
-    }
+    origins = [
+        Origin(
+            str(one.source),
+            one.place,
+            one.notes() + ("with_exercises",) * (row["text"] != comprehension.plain(one.row)),
+        )
+        for row, one in zip(rows, found.drawn, strict=True)
+    ]
     examples = Examples(
         rows,
         found.counts,
         found.taken,
         dropped=found.dropped,
         sources=found.sources,
-        notes={what: n for what, n in notes.items() if n},
+        notes=dict(Counter(note for origin in origins for note in origin.notes)),
+        origins=origins,
         personal_data=personal.found_in(found),
     )
     return hold_out(examples, args.dev_share, seed)
