@@ -166,10 +166,12 @@ def _paths(model, targets: str | list[str]) -> set[str]:
     """The paths of the maps that ``targets`` (lora_target_modules) names, as PEFT takes it: names, a pattern for a
     whole path, or ``all-linear``, which is all but the head."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     named, head = dict(model.named_modules()), model.get_output_embeddings()
     if targets in ("all-linear", ["all-linear"]):
-        return {path for path, each in named.items() if isinstance(each, torch.nn.Linear) and each is not head}
+        maps = (torch.nn.Linear, Conv1D)
+        return {path for path, each in named.items() if isinstance(each, maps) and each is not head}
     if isinstance(targets, str):
         return {path for path in named if re.fullmatch(targets, path)}
     return {path for path in named if any(_is_called(path, name) for name in targets)}

@@ -1,6 +1,7 @@
 """One stage of training, SFT or CPT: build the trainer, train or resume, save. They differ in their data alone."""
 
 import copy
+import errno
 import gc
 import math
 import os
@@ -216,11 +217,18 @@ def _attempt(stage: Stage, run: dict) -> None:
         one_curve = trackers.one_curve(stage.training.report_to, Path(stage.training.output_dir))
         with one_curve, _blaming_settings(until=lambda: trainer.has_begun):
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    except InputError:
+    except Exception as error:
         if first and checkpoint is None and not trainer.has_begun:
             run_folder.clear(stage.out)
+        if _tells_of_full_disk(error):
+            raise InputError(f"{stage.out}: the disk is full; free some, and start again to go on from here") from error
         raise
     trainer.accelerator.free_memory()
+
+
+def _tells_of_full_disk(error: Exception) -> bool:
+    """Whether a library could not write: some say so by an error of their own."""
+    return getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
 
 
 @contextmanager
@@ -267,7 +275,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     from datasets import Dataset
     from trl import get_peft_config
 
-    from trainers import report
+    from trainers import isolation, report
     from trainers.trainer import Trainer
 
     started = time.monotonic()
@@ -307,6 +315,10 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     trackers.keep(trainer, stage.out)
     adapter.train_in_float32(trainer.model)
     processes.shard_well(trainer)
+    if packed.most_documents(training.per_device_train_batch_size) > 1 or (
+        stage.dev and training.per_device_eval_batch_size > 1
+    ):
+        isolation.demand(trainer)
     built = time.monotonic()
     with _blaming_settings():
         acceleration.apply(chosen, trainer)

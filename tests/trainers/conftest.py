@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -99,6 +100,26 @@ def build_base(tmp_path_factory):
 @pytest.fixture(scope="session")
 def base(build_base):
     return build_base()
+
+
+@pytest.fixture
+def of_kind(base, tmp_path):
+    """A function that writes a small base of another architecture, with the tokenizer of ours."""
+    import torch
+    import transformers
+
+    small = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small |= {"max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 3}
+
+    def write(kind: str, **sizes) -> str:
+        folder = tmp_path / kind
+        shutil.copytree(base, folder)
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{kind}Config")(**small, **sizes)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        return str(folder)
+
+    return write
 
 
 @pytest.fixture(scope="session")

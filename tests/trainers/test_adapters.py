@@ -31,6 +31,14 @@ def test_each_map_that_a_recipe_names_must_be_there(recipe_file, tmp_path):
     assert sft.main(["--config", recipe_file(lora_target_modules=["self_attn.q_proj", "v_proj"], max_steps=1)]) == 0
 
 
+def test_maps_that_are_no_linear_layers_learn_on_too(recipe_file, of_kind, tmp_path):
+    """GPT-2's are transformers' Conv1D, which `all-linear` means as well."""
+    settings = {"model_name_or_path": of_kind("GPT2"), "lora_target_modules": "all-linear", "max_steps": 1}
+    assert sft.main(["--config", recipe_file(**settings)]) == 0
+    more = settings | {"adapter": str(tmp_path / "out" / "adapter"), "output_dir": str(tmp_path / "more")}
+    assert sft.main(["--config", recipe_file("more.yaml", **more)]) == 0
+
+
 def test_the_merged_model_answers_as_base_and_adapter_do(trained, base):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

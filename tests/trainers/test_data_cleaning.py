@@ -221,9 +221,8 @@ def test_held_out_passages_are_told_and_measured_once(write_jsonl):
     examples = data.cpt_examples(CPTDataArguments([entry], dev_share=0.2, decontaminate=False), seed=3)
     texts = [row["text"] for row in examples.dev.rows]
     assert len(texts) == len(set(texts)) == len(examples.dropped) > 0
-    assert {row["reason"] for row in examples.dropped} == {"held_out"} and examples.counts["used"] == 100 - 2 * len(
-        texts
-    )
+    assert {row["reason"] for row in examples.dropped} == {"held_out"}
+    assert examples.counts["used"] == 100 - 2 * len(texts)
     assert [source["drawn"] for source in examples.dev.sources] == [len(texts)]
     assert examples.notes["repeated"] == 50 - len(texts)
 

@@ -239,6 +239,27 @@ def test_another_end_of_texts_is_another_run(recipe_file, build_base):
         train(path)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), Exception("No space left on device (os error 28)")], ids=repr
+)
+def test_a_full_disk_is_said_in_one_line_and_what_was_saved_is_gone_on_from(recipe_file, monkeypatch, error):
+    from trainers.trainer import Trainer
+
+    path, save = recipe_file(), Trainer._save_checkpoint
+
+    def fill(self, *args):
+        if self.state.global_step > 2:
+            raise error
+        save(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_checkpoint", fill)
+        with pytest.raises(InputError, match="the disk is full; free some, and start again"):
+            train(path)
+    out = train(path)
+    assert read_json(out / "cost.json")["attempts"] == 2
+
+
 def test_two_writers_are_refused(recipe_file, tmp_path):
     path = recipe_file()
     with run_folder.claim(tmp_path / "out", {"config": {}}, False):

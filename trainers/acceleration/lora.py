@@ -214,7 +214,8 @@ class _Group:
         b = ups[0] if len(ups) == 1 else torch.block_diag(*ups)
         x_flat = x.reshape(-1, x.shape[-1]).to(dtype)
         y, _ = lora_linear(x_flat, self.weight.to(dtype), bias, a.to(dtype), b.to(dtype))
-        return y.view(*x.shape[:-1], -1).split(self.sizes, -1)
+        y = y.view(*x.shape[:-1], -1)
+        return (y,) if len(self.sizes) == 1 else y.split(self.sizes, -1)  # a part may not be changed in its place
 
 
 def _forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:

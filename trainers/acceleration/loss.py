@@ -80,7 +80,10 @@ def _has_triton() -> bool:
     return torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
 
 
-SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+SCALED = (
+    *("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale"),
+    *("output_multiplier", "lm_head_multiplier", "logits_scaling"),
+)
 """Keys of configurations by which some architectures change their logits; TRL's own head knows them."""
 
 

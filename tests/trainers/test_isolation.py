@@ -1,0 +1,33 @@
+"""A model that mixes documents of one row is refused before anything is learned; others keep them apart to the bit."""
+
+from pathlib import Path
+
+import pytest
+
+from medtasks.errors import InputError
+from trainers import isolation, sft, stage
+
+LFM2 = {"intermediate_size": 64, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+ALONE = {"per_device_train_batch_size": 1, "packing": False, "gradient_accumulation_steps": 1}
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("Lfm2", LFM2), ("OPT", {"ffn_dim": 64, "word_embed_proj_dim": 32})])
+def test_a_model_that_mixes_documents_is_refused_unless_they_stand_alone(recipe_file, of_kind, tmp_path, kind, sizes):
+    model = of_kind(kind, **sizes)
+    with pytest.raises(InputError, match="does not keep documents apart"):
+        sft.main(["--config", recipe_file(model_name_or_path=model, per_device_train_batch_size=2, packing=False)])
+    assert not Path(tmp_path, "out").exists()
+    assert sft.main(["--config", recipe_file(model_name_or_path=model, max_steps=1, **ALONE)]) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"bf16": True}, {"load_in_4bit": True}, {"dtype": "bfloat16"}, {"gradient_checkpointing": True}],
+    ids=str,
+)
+def test_documents_apart_change_nothing_of_each_other(recipe_file, build_base, changes):
+    model = build_base(64)
+    what = sft.prepare(["--config", recipe_file(model_name_or_path=model, lora_dropout=0.3, **changes)])
+    trainer = stage._build(what)
+    trainer.model.train()
+    assert isolation.leak(trainer)[0] == 0 and trainer.model.training
