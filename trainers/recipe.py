@@ -8,6 +8,7 @@
 import argparse
 import difflib
 import json
+import logging
 import os
 import sys
 import time
@@ -31,9 +32,11 @@ def command(main: Callable[[list[str]], int]) -> None:
 
     Under ``accelerate launch`` with several processes the first one speaks; what fails in another process alone, that
     one says, once the first has had the time to say it (the launcher ends all processes after the first that fails).
-    Deprecations inside the libraries are nothing that a user could mend, and not shown.
+    Deprecations inside the libraries are nothing that a user could mend, and not shown, and neither is that
+    bitsandbytes finds no kernels for products on CPUs, which training does not use.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|trl")
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         sys.exit(main(sys.argv[1:]))
     except InputError as error:
