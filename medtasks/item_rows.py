@@ -193,9 +193,18 @@ def _without_letters(options: list[str]) -> list[str]:
 
 
 def _text(value) -> str:
-    """``value`` as text: "" for nothing and for what stands for it (NaN); lines for a list of texts."""
+    """``value`` as text: "" for nothing and for what stands for it (NaN); lines for a list of texts, and for PubMedQA's
+    ``contexts``.
+
+    Raises:
+        Faulty: it is another list or mapping.
+    """
+    if isinstance(value, dict) and "contexts" in value:
+        value = value["contexts"]
     if value is None or value == [] or value != value:
         return ""
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
+    if isinstance(value, list | dict):
+        raise Faulty("context, subject or rationale is a list or a mapping; it must be a text")
     return str(value)

@@ -56,6 +56,7 @@ def test_pairs_are_taken_as_they_are(write_jsonl):
         ({"question": "Which?", "choices": [1, 2, 3], "answer": 2}, "is the text of the 2. choice, and as a letter"),
         ({"question": "Which?", "choices": ["a", "b"], "answer": "A", "answer_idx": 1}, "answer the 1."),
         ({"question": "Which?", "choices": ["a", "b"], "answer": "B", "cop": 0}, "cop names the 1. choice, and answer"),
+        ({"question": "Which?", "choices": ["a", "b"], "answer": 1, "context": {"x": "y"}}, "must be a text"),
         ({"question": "Which?", "answer": "b", "context": "c"}, "has context besides"),
         ({"instruction": "Double it.", "input": 5, "output": "10"}, "has input besides"),
         ({"instruction": "Say it.", "input": "", "output": "b", "system": "Be rude."}, "has system besides"),
@@ -221,6 +222,12 @@ def test_real_files_are_read_whole(shared_data, file, rows):
 def test_what_is_named_decides_how_a_row_is_read(write_jsonl, row, columns, learned):
     [example] = sft(json.dumps({"source": write_jsonl([row]), "columns": columns})).rows
     assert example["completion"] == learned
+
+
+def test_contexts_are_joined(write_jsonl):
+    row = {"question": "Which?", "choices": ["a", "b"], "answer": 1, "context": {"contexts": ["One.", "Two."]}}
+    [draft] = sft(write_jsonl([row])).drafts
+    assert draft.row["context"] == "One.\nTwo."
 
 
 ANSWERED = {"question": "Which?", "options": ["a", "b", "c", "d"]}
