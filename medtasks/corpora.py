@@ -207,7 +207,9 @@ def file_rows(path: Path, checked: bool = True) -> Iterator[tuple[str, dict]]:
             for number, line in enumerate(f, 1):
                 if line.strip():
                     yield f"{path}:{number}", _value(line, f"{path}:{number}", checked)
-    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 after line {number} ({error}); write it in UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: damaged after line {number} ({error}); fetch or write it again") from error
 
 
@@ -217,7 +219,8 @@ def _value(line: str, place: str, checked: bool):
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
-        raise InputError(f"{place}: not a JSON object ({reason}); each line must be one") from error
+        array = ", and the file no array of them" if line.lstrip().startswith("[") else ""
+        raise InputError(f"{place}: not a JSON object ({reason}); each line must be one{array}") from error
     if checked and "\\u" in line:
         _check_characters(json.dumps(value, ensure_ascii=False), place)
     return value

@@ -58,7 +58,7 @@ class CostMeter(TrainerCallback):
 
     ``wall_seconds`` from loading the model on, ``train_seconds`` in capturing graphs and in the training loop,
     ``peak_memory_bytes`` of the accelerator (of the process, on a CPU), ``tokens_seen`` in all epochs, ``device``,
-    ``attempts``.
+    ``attempts`` that came as far as a checkpoint.
 
     Attributes:
         capturing: seconds before the training loop that are training's.

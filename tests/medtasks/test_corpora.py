@@ -73,6 +73,19 @@ def test_truncated_gzip_is_named(tmp_path):
         list(corpora.read(str(tmp_path / "c.jsonl.gz")))
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"text": "Öl"}\n'.encode("latin-1"), "not UTF-8 after line 0"),
+        (b'[\n{"text": "a"}\n]', "the file no array of them"),
+    ],
+)
+def test_files_of_another_kind_are_told(tmp_path, content, complaint):
+    (tmp_path / "c.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=complaint):
+        list(corpora.read(str(tmp_path / "c.jsonl")))
+
+
 @pytest.mark.parametrize("name", ["missing.jsonl", "./nothing", "plain"])
 def test_no_such_corpus(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
