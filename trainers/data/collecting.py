@@ -182,7 +182,8 @@ def holds_none_of(held_out: contamination.Overlap) -> Check:
 
     def check(row: dict, source: Source, place: str) -> dict | None:
         asked = [value for name, value in row.items() if name in ("question", "prompt", "messages")]
-        parts = [part for text in contamination.texts(asked) for part in PARAGRAPHS.split(text)]
+        texts = map(PARAGRAPHS.split, contamination.texts(asked))
+        parts = [part for paragraphs in texts if len(paragraphs) > 1 for part in paragraphs]
         leaks = [finding for finding in held_out.find(row | {"parts": parts}) if finding.kind in contamination.LEAKS]
         if not leaks:
             return None
