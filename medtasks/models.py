@@ -55,6 +55,13 @@ def _from_hub(model: str, fetch, **arguments) -> str:
         ) from error
 
 
+def _fetched(model: str | Path, revision: str | None, patterns: list[str]) -> Path:
+    """The local folder with a Hub model's files of these patterns."""
+    from huggingface_hub import snapshot_download
+
+    return Path(_from_hub(str(model), snapshot_download, revision=revision, allow_patterns=patterns))
+
+
 def fingerprint(model: str | Path, revision: str | None = None) -> str:
     """16 hex digits that change with the model's architecture or weights.
 
@@ -64,10 +71,7 @@ def fingerprint(model: str | Path, revision: str | None = None) -> str:
     path = folder(model, revision)
     weights = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
     if not weights and not Path(model).expanduser().is_dir():
-        from huggingface_hub import snapshot_download
-
-        wanted = ["*.json", "*.safetensors"]
-        path = Path(_from_hub(model, snapshot_download, revision=revision, allow_patterns=wanted))
+        path = _fetched(model, revision, ["*.json", "*.safetensors"])
         weights = sorted(path.glob("*.safetensors"))
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     for volatile in ("_name_or_path", "transformers_version"):
@@ -88,10 +92,7 @@ def tokenizer_fingerprint(model: str | Path, revision: str | None = None) -> str
     (of which training teaches the end) and chat template. For a Hub id whose files are not here yet, fetches them."""
     path = folder(model, revision)
     if not Path(model).expanduser().is_dir():
-        from huggingface_hub import snapshot_download
-
-        wanted = [*TOKENIZER_FILES, TOKENIZER_CONFIG]
-        path = Path(_from_hub(str(model), snapshot_download, revision=revision, allow_patterns=wanted))
+        path = _fetched(model, revision, [*TOKENIZER_FILES, TOKENIZER_CONFIG])
     digest = hashlib.sha256()
     for file in (path / name for name in TOKENIZER_FILES):
         if file.is_file():
