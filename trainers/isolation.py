@@ -57,5 +57,6 @@ def _logits(trainer, documents) -> torch.Tensor:
     inputs = Collator(0)(rows)
     kept = ("input_ids", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
     inputs = trainer._prepare_inputs({name: inputs[name] for name in kept})
-    with trainer.compute_loss_context_manager():
+    # as it is trained: attention on GPUs takes numbers of 2 bytes alone
+    with trainer.compute_loss_context_manager(), trainer.accelerator.autocast():
         return trainer.model(**inputs, use_cache=False).logits[0]

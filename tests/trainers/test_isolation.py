@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from medtasks.errors import InputError
 from trainers import isolation, sft, stage
@@ -31,3 +32,16 @@ def test_documents_apart_change_nothing_of_each_other(recipe_file, build_base, c
     trainer = stage._build(what)
     trainer.model.train()
     assert isolation.leak(trainer)[0] == 0 and trainer.model.training
+
+
+def test_documents_are_asked_about_in_the_precision_that_training_computes_in(recipe_file, build_base):
+    """On GPUs attention takes numbers of 2 bytes alone, which float32 weights give it under autocast."""
+    whole = {"use_peft": False, "full_finetuning": True, "dtype": "float32", "bf16": True}
+    trainer = stage._build(sft.prepare(["--config", recipe_file(model_name_or_path=build_base(64), **whole)]))
+    seen = []
+    trainer.model.model.layers[0].self_attn.v_proj.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    _, size = isolation.leak(trainer)
+    probed = set(seen)
+    seen.clear()
+    trainer.train()
+    assert probed == set(seen) == {torch.bfloat16} and size == 2
