@@ -1,12 +1,14 @@
 """Packed attention is the model's own within each document, and refuses what it lacks."""
 
+import dataclasses
 import itertools
+import json
 
 import pytest
 import torch
 
 from medtasks.errors import InputError
-from trainers import batches
+from trainers import acceleration, batches, sft
 from trainers.acceleration import attention
 
 
@@ -101,3 +103,40 @@ def test_what_packed_attention_lacks_is_refused(asked):
     bounds = torch.tensor([0, 4], dtype=torch.int32)
     with pytest.raises(InputError, match=f"lacks this model's {next(iter(asked))}; say 'attn_implementation: eager'"):
         attention._attention(None, states, states, states, None, cu_seq_lens_q=bounds, max_length_q=4, **asked)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_peft": False, "full_finetuning": True, "adapter_scale": 0.7},
+        {"load_in_4bit": True},
+        {"dtype": "bfloat16", "gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_a_whole_training_gives_attention_numbers_of_2_bytes(
+    monkeypatch, recipe_file, write_jsonl, make_item, tmp_path, changes
+):
+    """All that a kernel of GPUs takes; what is held out and asked before the first step too."""
+    from torch.nn.attention import varlen
+
+    def on_a_gpu(query, key, value, *bounds, **keywords):
+        assert {query.dtype, key.dtype, value.dtype} == {torch.bfloat16}
+        return by_document(query, key, value, *bounds, **keywords)
+
+    monkeypatch.setattr(varlen, "varlen_attn", on_a_gpu)
+    monkeypatch.setattr(attention, "_shared_keys", {None: {"enable_gqa": True}})
+    usual = acceleration.decide
+    held_out = write_jsonl([make_item(n) for n in range(20, 24)], "dev.jsonl")
+    keys = {"bf16": True, "max_steps": 2, "learning_rate": 1e-3, "lora_dropout": 0.0, **changes}
+    keys |= {"dev_sources": [held_out], "eval_strategy": "steps", "eval_steps": 1, "eval_on_start": True}
+    losses = []
+    for name in (None, attention.NAME):
+        monkeypatch.setattr(
+            acceleration, "decide", lambda *a, n=name, **k: dataclasses.replace(usual(*a, **k), attention=n)
+        )
+        out = tmp_path / str(name)
+        assert sft.main(["--config", recipe_file(output_dir=str(out), **keys)]) == 0
+        points = (json.loads((out / name).read_text()) for name in ("loss.json", "eval.json"))
+        losses.append([point.get("loss", point.get("eval_loss")) for curve in points for point in curve])
+    assert losses[1] == pytest.approx(losses[0], rel=0.01) and len(losses[1]) > 4
