@@ -115,7 +115,7 @@ def of_kind(base, tmp_path):
         folder = tmp_path / kind
         shutil.copytree(base, folder)
         torch.manual_seed(0)
-        config = getattr(transformers, f"{kind}Config")(**small, **sizes)
+        config = getattr(transformers, f"{kind}Config")(**(small | sizes))
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
         return str(folder)
 

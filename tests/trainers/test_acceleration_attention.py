@@ -137,6 +137,6 @@ def test_a_whole_training_gives_attention_numbers_of_2_bytes(
         )
         out = tmp_path / str(name)
         assert sft.main(["--config", recipe_file(output_dir=str(out), **keys)]) == 0
-        points = (json.loads((out / name).read_text()) for name in ("loss.json", "eval.json"))
+        points = (json.loads((out / file).read_text()) for file in ("loss.json", "eval.json"))
         losses.append([point.get("loss", point.get("eval_loss")) for curve in points for point in curve])
     assert losses[1] == pytest.approx(losses[0], rel=0.01) and len(losses[1]) > 4

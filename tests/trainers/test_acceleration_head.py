@@ -111,30 +111,6 @@ def test_the_own_head_gives_what_trl_s_gives(recipe_file, micro_batch):
     torch.testing.assert_close(ours[2], theirs[2], rtol=1e-4, atol=1e-6)
 
 
-def tiny(name: str, folder, tokenizer, **settings) -> str:
-    """A tiny model of another architecture, in a folder with the tokenizer."""
-    import transformers
-
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-        max_position_embeddings=512,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **settings,
-    )
-    getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 OTHER_HEADS = [
     ("Gemma2", {"head_dim": 8, "final_logit_softcapping": 5.0}),
     ("Cohere", {"logit_scale": 0.25}),
@@ -145,10 +121,16 @@ OTHER_HEADS = [
 
 
 @pytest.mark.parametrize(("name", "settings"), OTHER_HEADS, ids=[name for name, _ in OTHER_HEADS])
-def test_what_the_own_head_would_get_wrong_is_left_to_trl(recipe_file, base, tmp_path, name, settings):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def test_what_the_own_head_would_get_wrong_is_left_to_trl(recipe_file, of_kind, tmp_path, name, settings):
+    from transformers import AutoModelForCausalLM
 
-    folder = tiny(name, tmp_path / name, AutoTokenizer.from_pretrained(base), **settings)
+    sizes = {
+        "intermediate_size": 64,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+    }
+    folder = of_kind(name, **(sizes | settings))
     targets = ["q_proj", "v_proj"]
     path = recipe_file(model_name_or_path=folder, lora_target_modules=targets, max_steps=4, lora_dropout=0.0)
     trainer = stage._build(sft.prepare(["--config", path]))
