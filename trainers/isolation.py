@@ -4,6 +4,8 @@ Rows have no padding: what tells documents apart are positions and boundaries, w
 recurrences over the row (LFM2's, say), or positions of a model's own (OPT's, Bloom's), may not.
 """
 
+import math
+
 import torch
 
 from medtasks.errors import InputError
@@ -21,9 +23,11 @@ def demand(trainer) -> None:
     """See that the model of ``trainer`` (:class:`trainers.trainer.Trainer`) keeps two documents apart.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not, or what it says of them are no numbers.
     """
     found, size = leak(trainer)
+    if math.isnan(found):
+        raise InputError(f"before anything is learned the model's logits are NaN; {_mend(trainer.model)}")
     if found > LEAKS[size]:
         raise InputError(
             f"this model does not keep documents apart that stand in one row (what it says of one changes with the "
@@ -32,10 +36,17 @@ def demand(trainer) -> None:
         )
 
 
+def _mend(model) -> str:
+    broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+    if broken is None:
+        return "its products overflow: say 'bf16: true' in the place of fp16, or 'dtype: float32'"
+    return f"{broken} is not finite: download or merge the model again, or train it anew"
+
+
 @torch.no_grad()
 def leak(trainer) -> tuple[float, int]:
     """How much the logits of a second document follow the first one, as :data:`LEAKS` has it, and the bytes of a logit;
-    0 where that cannot be told, since weights are not on the device yet."""
+    0 where that cannot be told, since weights are not on the device yet, NaN where a logit is."""
     model = trainer.model
     if next(model.parameters()).device.type != trainer.args.device.type:
         return 0.0, 4
@@ -47,7 +58,9 @@ def leak(trainer) -> tuple[float, int]:
         said = [_logits(trainer, (before, second)) for before in (first, other)]
     finally:
         model.train(was_training)
-    change = (said[0].float() - said[1].float()).norm(dim=-1)
+    if any(logits.isnan().any() for logits in said):
+        return math.nan, said[0].element_size()
+    change = (said[0].float() - said[1].float()).nan_to_num().norm(dim=-1)  # a logit may be masked: -inf in both
     return float(change[TOKENS:].max() / change[:TOKENS].max().clamp(min=1e-9)), said[0].element_size()
 
 

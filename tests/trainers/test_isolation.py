@@ -1,5 +1,6 @@
 """A model that mixes documents of one row is refused before anything is learned; others keep them apart to the bit."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def test_documents_are_asked_about_in_the_precision_that_training_computes_in(re
     seen.clear()
     trainer.train()
     assert probed == set(seen) == {torch.bfloat16} and size == 2
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_model_whose_weights_are_no_numbers_is_named_before_anything_is_learned(recipe_file, base, tmp_path, broken):
+    """The guard would blame the learning rate, or the examples of the first step."""
+    from transformers import AutoModelForCausalLM
+
+    folder = shutil.copytree(base, tmp_path / "broken")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = broken
+    model.save_pretrained(folder)
+    with pytest.raises(InputError, match="logits are NaN; .*layers.1.mlp.up_proj.* is not finite: download"):
+        sft.main(["--config", recipe_file(model_name_or_path=str(folder))])
