@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -233,7 +234,11 @@ def test_knobs_come_in_order_and_each_saves_what_it_says():
     held = dataclasses.replace(NOW, dequantized=True)
     assert any(knob.keys == "dequantize_base: false" and knob.setup.quantized for knob in knobs.knobs(MODEL, held))
     full = [knob.keys for knob in knobs.knobs(MODEL, dataclasses.replace(NOW, rank=None))]
-    assert "use_peft: true" in full and not any(keys.startswith(("lora", "load")) for keys in full)
+    adapter = "full_finetuning: false, use_peft: true, lora_target_modules: all-linear"  # all that a trainer asks for
+    assert adapter in full and not any(keys.startswith(("lora", "load")) for keys in full)
+    shards = dataclasses.replace(NOW, sharded=True, gpus=2)
+    stored = "load_in_4bit: true, use_bnb_nested_quant: true, bnb_4bit_quant_storage: bfloat16"
+    assert stored in [knob.keys for knob in knobs.knobs(MODEL, shards)]
 
 
 def test_advice_is_there_for_any_model(qwen):
@@ -242,6 +247,8 @@ def test_advice_is_there_for_any_model(qwen):
         "set per_device_train_batch_size: 1, gradient_accumulation_steps: 8 (saves"
     )
     assert "smaller model" in knobs.advice(settings | {"model_name_or_path": "/no/such"})
+    nothing_saves = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 16, "lora_r": 1}
+    assert "smaller model" in knobs.advice(settings | nothing_saves | {"load_in_4bit": True, "optim": "adamw_8bit"})
 
 
 def _kinds():
@@ -291,6 +298,59 @@ def test_settings_become_a_setup(qwen):
     assert made("--dtype", "bfloat16").base == "float32" and made("--dtype", "bfloat16").trained_bytes == 4
 
 
+@pytest.mark.parametrize(
+    ("arguments", "others", "said"),
+    [
+        (["--lora_modules_to_save", "lm_head"], {}, "lora_modules_to_save is not planned"),
+        (["--use_dora"], {}, "use_dora is not planned"),
+        (["--label_smoothing_factor", "0.1"], {}, "label_smoothing_factor is not planned"),
+        (["--dequantize_base"], {"sharded": True, "gpus": 2}, "dequantize_base does not go together with FSDP"),
+        (["--load_in_4bit", "false", "--load_in_8bit"], {"sharded": True}, "load_in_8bit: FSDP cannot shard"),
+        (["--gradient_checkpointing_kwargs", '{"every_n_layers": 0}'], {}, "every_n_layers: 0 is no number"),
+        (["--gradient_checkpointing_kwargs", '{"every_n_layers": "x"}'], {}, "every_n_layers: 'x' is no number"),
+        (["--gradient_checkpointing_kwargs", "[1]"], {}, "a mapping expected"),
+    ],
+)
+def test_what_is_not_counted_or_not_trained_is_refused(made, arguments, others, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        made(*arguments, **others)
+
+
+def test_a_base_is_dequantized_before_it_is_captured(made):
+    """Both copies are there for a moment, whatever is done with the second one."""
+    model = dataclasses.replace(MODEL, layers=10 * MODEL.layers)
+    small = [
+        "--dequantize_base",
+        "--compile_layers",
+        "true",
+        "--max_length",
+        "16",
+        "--per_device_train_batch_size",
+        "1",
+    ]
+    plans = [memory.plan(model, made(*small, *more)) for more in ([], ["--cuda_graph", "false"])]
+    assert plans[0] == plans[1] and plans[0].moment == "where the base is dequantized"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], "a mapping of names to sizes expected"),
+        ({"text_config": []}, "no mapping of names to sizes"),
+        ({"num_key_value_heads": "2"}, "its num_key_value_heads is no number"),
+        ({"head_dim": -1}, "its head_dim is no number"),
+        ({"hidden_size": -8}, "its hidden_size is no number"),
+        ({"hidden_activation": "gelu_pytorch_tanh", "hidden_act": None}, "not gated by SiLU"),
+    ],
+)
+def test_a_configuration_that_cannot_be_counted_is_refused(qwen, tmp_path, content, said):
+    known = json.loads((Path(qwen) / "config.json").read_text())
+    content = known | content if isinstance(content, dict) else content
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=said):
+        shape.of(str(tmp_path))
+
+
 @pytest.fixture
 def made(qwen):
     """A function that makes the setup of QLoRA with further arguments, and others of `setup.of`."""
@@ -313,7 +373,7 @@ def test_masks_are_sdpa_s_where_documents_share_a_row(made):
 def test_lora_is_fused_over_plain_weights_without_dropout(made):
     plain = made("--dequantize_base")
     assert plain.base == "bfloat16" and plain.fuses and not made().fuses
-    assert not made("--dequantize_base", sharded=True, gpus=2).fuses
+    assert not made("--load_in_4bit", "false", sharded=True, gpus=2).fuses
     for keys in (["--lora_dropout", "0.1"], ["--fused", "false"]):
         assert not made("--dequantize_base", *keys).fuses
 
@@ -324,7 +384,7 @@ def test_layers_are_compiled_and_captured_where_trainers_do(made):
     for others in ({}, {"tokens": long["tokens"] - 1}, long | {"on_cpu": True}, long | {"sharded": True, "gpus": 2}):
         assert not made(**others).compiled
     off = [["--cuda_graph", "false"], ["--lora_dropout", "0.1"], ["--gradient_checkpointing", "true"]]
-    off += [["--neftune_noise_alpha", "5"], ["--loss_type", "dft"], ["--lora_modules_to_save", "lm_head"]]
+    off += [["--neftune_noise_alpha", "5"], ["--loss_type", "dft"]]
     for keys in (*off, ["--load_in_4bit", "false", "--load_in_8bit"]):
         assert made(*keys, **long).compiled and not made(*keys, **long).captures
     assert not made("--compile_layers", "false", **long).compiled and made(**long, gpus=2).captures

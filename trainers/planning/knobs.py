@@ -10,6 +10,8 @@ from trainers.planning.shape import Shape
 
 SHORTEST, SMALLEST_RANK = 256, 8
 """Row and rank below which no knob goes."""
+LEAST = 0.01
+"""Share of the memory that a knob must save to be named where memory is full."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,15 @@ def _changes(now: Setup):
     if now.length >= 2 * SHORTEST:
         yield f"max_length: {now.length // 2}", "longer examples are dropped or cut", {"length": now.length // 2}
     if now.rank is None:
-        yield "use_peft: true", "an adapter learns in place of all weights", {"rank": 16}
+        keys = "full_finetuning: false, use_peft: true, lora_target_modules: all-linear"
+        yield keys, "an adapter learns in place of all weights", {"rank": 16}
     elif now.dequantized:
         yield "dequantize_base: false", "time", {"base": "nf4", "dequantized": False}
     elif not now.quantized:
         four_bits = {"base": "nf4", "nested": True}
-        yield "load_in_4bit: true, use_bnb_nested_quant: true", "time, some accuracy of the base", four_bits
+        keys = "load_in_4bit: true, use_bnb_nested_quant: true"
+        keys += ", bnb_4bit_quant_storage: bfloat16" if now.sharded else ""
+        yield keys, "time, some accuracy of the base", four_bits
     if "8bit" not in now.optim:
         yield "optim: adamw_8bit", "moments in 8 bits", {"optim": "adamw_8bit"}
     if now.rank and now.rank >= 2 * SMALLEST_RANK:
@@ -75,7 +80,9 @@ def advice(settings: dict) -> str:
     """The first knob for a recipe's settings, as the end of a sentence."""
     try:
         base = settings["model_name_or_path"], settings.get("model_revision")
-        turn = knobs(shape.of(*base), setup.of(settings | shape.stored_as(*base)))
+        model, now = shape.of(*base), setup.of(settings | shape.stored_as(*base))
+        least = LEAST * memory.plan(model, now).allocated
+        turn = [knob for knob in knobs(model, now) if knob.saved >= least]
     except InputError:  # a model that is not planned
         turn = []
     if not turn:

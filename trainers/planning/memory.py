@@ -62,7 +62,9 @@ def plan(shape: Shape, setup: Setup) -> Plan:
     moment = max(held_at, key=lambda name: sum(held_at[name].values()))
     items = {name: size for name, size in sorted(held_at[moment].items(), key=lambda item: -item[1]) if size}
     held = sum(items.values())
-    allocated = sum(_capturing(shape, setup).values()) if setup.captures else held
+    allocated = held
+    if setup.captures:
+        allocated = max(sum(each.values()) for each in (_capturing(shape, setup), _dequantizing(shape, setup)))
     around = PROCESS + CPU_SLACK * held if setup.on_cpu else CONTEXT + SLACK * held
     return Plan(items, moment, allocated, held + around)
 
@@ -71,7 +73,10 @@ def _moments(shape: Shape, setup: Setup) -> dict[str, dict[str, float]]:
     """The moments that can be the highest, and what is there at each."""
     lasting = _lasting(shape, setup)
     if setup.captures:
-        return {"where graphs are replayed": lasting | _replayed(shape, setup)}
+        return {
+            "where graphs are replayed": lasting | _replayed(shape, setup),
+            "where the base is dequantized": _dequantizing(shape, setup),
+        }
     return {
         "where the backward begins": lasting | _backward_begins(shape, setup),
         "where the backward ends": lasting | _backward_ends(shape, setup),

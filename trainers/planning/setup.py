@@ -31,6 +31,8 @@ DEFAULTS = {
     "cuda_graph": None,
 }
 """What the keys that count have where a recipe does not have them."""
+UNCOUNTED = ("lora_modules_to_save", "use_dora", "label_smoothing_factor")
+"""Keys that take memory which nothing here counts."""
 LETTER_LABELS = 0.05
 """Share of tokens that are labelled at most where a letter is the answer: the letter and the end, of 40 and more."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
@@ -163,6 +165,14 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
     if (settings["load_in_4bit"] or settings["load_in_8bit"]) and not settings["use_peft"]:
         raise InputError("a base in 4 or 8 bits cannot learn itself; say 'use_peft: true', or take load_in_4bit out")
     dtype = dtype if settings["use_peft"] else "float32"
+    if uncounted := [key for key in UNCOUNTED if settings.get(key)]:
+        raise InputError(
+            f"{uncounted[0]} is not planned: what it takes is not counted; take the key out to plan the rest"
+        )
+    if sharded and settings["load_in_8bit"]:
+        raise InputError("load_in_8bit: FSDP cannot shard 8-bit weights; say 'load_in_4bit: true'")
+    if sharded and settings["dequantize_base"]:
+        raise InputError("dequantize_base does not go together with FSDP; take one of them out")
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r"):
         if not isinstance(settings[key], int) or settings[key] < 1:
             raise InputError(f"{key}: {settings[key]} is no number from 1 on")
@@ -247,11 +257,14 @@ def _checkpointing(settings: dict) -> tuple[str, int]:
     is_on = settings[old] if settings.get(new) is None else settings[new]
     how = settings.get(f"{new}_kwargs") or settings.get(f"{old}_kwargs") or {}
     try:
-        how = json.loads(how) if isinstance(how, str) else dict(how)  # text, from the command line
+        how = dict(json.loads(how) if isinstance(how, str) else how)  # text, from the command line
     except (ValueError, TypeError) as error:
         raise InputError(f"{old}_kwargs: a mapping expected, not '{how}'") from error
+    every = how.get("every_n_layers", 1)
+    if type(every) is not int or every < 1:
+        raise InputError(f"{old}_kwargs: every_n_layers: {every!r} is no number from 1 on")
     kind = "off" if not is_on else "selective" if how.get("selective") else "all"
-    return kind, int(how.get("every_n_layers", 1))
+    return kind, every
 
 
 def _attention(settings: dict) -> str | None:

@@ -8,6 +8,7 @@ from medtasks import models
 from medtasks.errors import InputError
 
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+OPTIONAL = ("num_key_value_heads", "head_dim")
 BIASED = ("qwen2",)
 """Model types whose q, k and v have a bias that ``config.json`` does not tell."""
 NORMED_HEADS = ("qwen3",)
@@ -113,13 +114,16 @@ def of(model: str | Path, revision: str | None = None) -> Shape:
     """
     config = _config(model, revision)
     config = config.get("text_config", config)
+    if not isinstance(config, dict):
+        raise InputError(f"{model}: its config.json has no mapping of names to sizes")
     if missing := [key for key in NEEDED if not config.get(key)]:
         raise InputError(f"{model}: its config.json has no {missing[0]}; only decoders of the Llama kind are counted")
     if config.get("num_experts") or config.get("num_local_experts"):
         raise InputError(f"{model}: a mixture of experts; only dense decoders are counted")
-    if config.get("hidden_act", "silu") not in GATED:
+    if (config.get("hidden_act") or config.get("hidden_activation", "silu")) not in GATED:
         raise InputError(f"{model}: its MLP is not gated by SiLU; only decoders of the Llama kind are counted")
-    if strange := [key for key in NEEDED if not isinstance(config[key], int)]:
+    sizes = (*NEEDED, *(key for key in OPTIONAL if config.get(key) is not None))
+    if strange := [key for key in sizes if type(config[key]) is not int or config[key] < 1]:
         raise InputError(f"{model}: its {strange[0]} is no number; only decoders of the Llama kind are counted")
     found = of_config(config)
     if (real := _parameters(model, revision)) and abs(found.parameters / real - 1) > TOLERANCE:
@@ -166,9 +170,12 @@ def _config(model: str | Path, revision: str | None) -> dict:
     """The content of a model's ``config.json``."""
     file = models.folder(model, revision) / "config.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: a mapping of names to sizes expected")
+    return found
 
 
 def of_config(config: dict) -> Shape:

@@ -16,7 +16,7 @@ def tokens(stage: str, settings: dict, gpus: int = 1) -> int | None:
     """
     rows = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * gpus
     steps = settings["max_steps"]
-    if steps > 0 and settings["packing"]:
+    if steps > 0 and settings["packing"] and settings["max_length"]:
         return steps * rows * settings["max_length"]
     try:
         examples = _examples(stage, settings)
