@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--adapter_only", action="store_true", help="write the scaled adapter, not a merged model")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="more prompts to compare on: .jsonl with 'prompt'")
     args = parser.parse_args(argv)
+    args.out = files.output_folder(args.out)
     if args.out.exists():
         raise InputError(f"{args.out}: is there already; give another --out, or remove it")
     if args.adapter_only:
@@ -100,6 +101,8 @@ def merge(
     if dtype is not None:
         _cast(merged, dtype)
     after = fidelity.last_logits(merged, tokenizer, asked)
+    if reference.isfinite().all() and not after.isfinite().all():
+        raise InputError(f"the merged model's logits are not finite in {merged.dtype}; say another --dtype")
     report = {
         "base": trained.model_name_or_path,
         "base_fingerprint": models.fingerprint(trained.model_name_or_path, trained.model_revision),

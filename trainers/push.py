@@ -20,7 +20,11 @@ ADAPTER = "adapter_config.json"
 TOLD = (models.ADAPTER_CARD, "merge.json")
 """Files that say where something lay on this machine."""
 FOLDERS = re.compile(r"(?<![\w.~:/-])/(?:[^/\s\"]+/)+")
-"""The folders of a path from the root."""
+"""The folders of a path from the root, within other text."""
+PATH = re.compile(r"/|~|\.{1,2}[/\\]|file://|[A-Za-z]:[/\\]")
+"""How a text begins that is a path of this machine, whatever its folders are called."""
+WEIGHTS = (".safetensors", ".bin")
+OF_CHECKPOINTS = ("trainer_state.json", "optimizer.pt", "training_args.bin")
 
 
 def main(argv: list[str]) -> int:
@@ -51,6 +55,12 @@ def contents(folder: Path, card: Path | None = None, base_model: str | None = No
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
+    if left := [name for name in OF_CHECKPOINTS if name in found]:
+        raise InputError(f"{folder}: a checkpoint ({left[0]}); upload the adapter/, merged/ or model/ of the training")
+    if not any(name.endswith(WEIGHTS) for name in found):
+        raise InputError(f"{folder}: no weights in it ({' or '.join('*' + ending for ending in WEIGHTS)})")
+    if "README.md" in found and FOLDERS.search((folder / "README.md").read_text(encoding="utf-8")):
+        del found["README.md"]  # PEFT's, of a base that lies here
     if card is not None:
         if not card.is_file():
             raise InputError(f"{card}: no such card; `medadapt card` writes one")
@@ -64,8 +74,19 @@ def contents(folder: Path, card: Path | None = None, base_model: str | None = No
 
 
 def _without_folders(file: Path) -> bytes:
-    """What a file says, less the folders of this machine in it: of a path from the root, its last part is left."""
-    return FOLDERS.sub("", file.read_text(encoding="utf-8")).encode()
+    """What a JSON file says, less the folders of this machine in it: of their paths the last part is left."""
+    told = _told(json.loads(file.read_text(encoding="utf-8")))
+    return (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _told(value):
+    if isinstance(value, dict):
+        return {key: _told(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if PATH.match(value) else FOLDERS.sub("", value)
 
 
 def _with_base(folder: Path, base_model: str | None) -> bytes:

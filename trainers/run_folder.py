@@ -71,6 +71,18 @@ def identity(config: dict, **parts) -> dict:
     return {"config": {key: value for key, value in sorted(config.items()) if key not in INERT}, **parts}
 
 
+def check_start(out: Path, *starts: str | None) -> None:
+    """Refuse a run that begins with what an earlier one left in its own folder, which it would replace.
+
+    Raises:
+        InputError: one of ``starts`` (folders, or names of the Hub) lies in what is learned in ``out``.
+    """
+    for start in filter(None, starts):
+        path = Path(start).expanduser().resolve()
+        if path.exists() and any(path.is_relative_to((out / name).resolve()) for name in LEARNED):
+            raise InputError(f"{start}: lies in this run's own output_dir ({out}); give another output_dir")
+
+
 @contextmanager
 def claim(out: Path, run: dict, overwrite: bool):
     """Hold ``out`` for this process alone; a folder in which nothing was begun is left as it was found.

@@ -146,6 +146,7 @@ def train(stage: Stage) -> None:
 
     everyone = PartialState()
     out, start = stage.out, stage.run.adapter
+    run_folder.check_start(out, start, stage.model.model_name_or_path)
     if start is not None:
         adapter.check_adapter(stage.model, start)
     run = run_folder.identity(

@@ -187,3 +187,21 @@ def test_a_changed_letter_is_counted(base):
     found = fidelity.compare(logits, other, tokenizer, asked)
     assert found == fidelity.Difference(24, pytest.approx((12 / 24) ** 0.5), 24, 3)
     assert dataclasses.astuple(fidelity.compare(logits, logits, tokenizer, asked)) == (24, 0.0, 24, 0)
+
+
+def test_weights_that_do_not_fit_a_dtype_are_not_written(trained, build_base, few_prompts, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    base = build_base(64)
+    source = trained(model_name_or_path=base)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.lm_head.weight.data[0, 0] = 1e5  # float16 ends at 65,504
+    model.save_pretrained(base)
+    card = source / "medadapt.json"
+    card.unlink()  # else another base is refused
+    with pytest.raises(InputError, match="not finite in torch.float16; say another --dtype"):
+        merge.merge(source, tmp_path / "half", base=base, dtype="float16")
+    assert not (tmp_path / "half").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is not a folder"):
+        merge.main([str(source), "--out", str(tmp_path / "file" / "merged")])

@@ -61,6 +61,46 @@ def test_a_base_that_only_this_machine_has_is_not_named_to_others(trained):
         push.contents(trained / "merged", base_model="clinic/base")
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/home/Dr Jane Roe/ward 3/items.jsonl:5000", "items.jsonl:5000"),
+        ("/srv/base/", "base"),
+        ("~/jane/base", "base"),
+        ("../jane/base", "base"),
+        ("file:///home/jane/base", "base"),
+        ("C:\\Users\\jane\\base", "base"),
+        ('{"source": "/home/jane/a.jsonl"}', '{"source": "a.jsonl"}'),
+        ("org/name", "org/name"),
+        ("data/items.jsonl", "data/items.jsonl"),
+    ],
+)
+def test_no_folder_of_this_machine_is_told(tmp_path, path, told):
+    (tmp_path / "medadapt.json").write_text(json.dumps({"base": path, "config": {"sources": [path, {"source": path}]}}))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "README.md").write_text(f"base_model: {path}")
+    found = push.contents(tmp_path)
+    assert json.loads(found["medadapt.json"]) == {"base": told, "config": {"sources": [told, {"source": told}]}}
+
+
+def test_a_card_that_names_this_machine_stays_here(trained):
+    (trained / "adapter" / "README.md").write_text("---\nbase_model: /srv/models/base\n---\n")
+    assert "README.md" not in push.contents(trained / "adapter", base_model="clinic/base")
+
+
+@pytest.mark.parametrize("left", push.OF_CHECKPOINTS)
+def test_neither_checkpoints_nor_folders_without_weights_go_up(trained, left):
+    merged = trained / "merged"
+    (merged / left).write_bytes(b"")
+    with pytest.raises(InputError, match=f"a checkpoint .{left}."):
+        push.contents(merged)
+    (merged / left).unlink()
+    (merged / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no weights in it"):
+        push.contents(merged)
+
+
 def test_what_cannot_be_uploaded_is_named(tmp_path, trained):
     with pytest.raises(InputError, match="neither an adapter"):
         push.main([str(tmp_path), "clinic/doctor"])

@@ -211,6 +211,17 @@ def test_a_finished_run_says_so(recipe_file, capsys, monkeypatch):
     assert "is finished already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_a_run_that_begins_with_what_it_would_replace_is_refused(recipe_file, tmp_path, overwrite):
+    path = recipe_file(max_steps=2)
+    train(path)
+    adapter = tmp_path / "out" / "adapter"
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="lies in this run's own output_dir"):
+        train(path, "--adapter", str(adapter), *overwrite)
+    assert (adapter / "adapter_model.safetensors").read_bytes() == weights
+
+
 def test_another_configuration_is_refused_unless_it_may_overwrite(recipe_file, capsys):
     path = recipe_file()
     out = train(path)
