@@ -162,7 +162,7 @@ def _check_model(model: str, model_args: dict) -> None:
 
     models.folder(str(base), model_args.get("revision"))
     if model_args.get("peft"):
-        models.check_adapter(str(model_args["peft"]), str(base))
+        models.check_adapter(str(model_args["peft"]), str(base), model_args.get("revision"))
 
 
 def _find_tasks(args: argparse.Namespace, names: list[str]) -> None:

@@ -105,8 +105,8 @@ def tokenizer_fingerprint(model: str | Path, revision: str | None = None) -> str
     return digest.hexdigest()[:16]
 
 
-def check_adapter(adapter: str | Path, base: str | Path) -> None:
-    """Raise unless the LoRA adapter in folder ``adapter`` was trained on ``base``.
+def check_adapter(adapter: str | Path, base: str | Path, revision: str | None = None) -> None:
+    """Raise unless the LoRA adapter in folder ``adapter`` was trained on ``base``, of a Hub id its ``revision``.
 
     Compares the fingerprint that our trainers record; for an adapter made elsewhere, the widths of its matrices with
     the base's ``hidden_size``.
@@ -121,13 +121,13 @@ def check_adapter(adapter: str | Path, base: str | Path) -> None:
     card = path / ADAPTER_CARD
     if card.is_file():
         recorded = json.loads(card.read_text(encoding="utf-8"))
-        if recorded["base_fingerprint"] != fingerprint(base):
+        if recorded["base_fingerprint"] != (found := fingerprint(base, revision)):
             raise InputError(
                 f"{adapter} was trained on {recorded['base']} ({recorded['base_fingerprint']}), not on {base} "
-                f"({fingerprint(base)}); give that base or train again"
+                f"({found}); give that base (and its revision) or train again"
             )
     elif (width := _input_width(path)) is not None:
-        hidden = json.loads((folder(base) / "config.json").read_text(encoding="utf-8")).get("hidden_size")
+        hidden = json.loads((folder(base, revision) / "config.json").read_text(encoding="utf-8")).get("hidden_size")
         if hidden is not None and width != hidden:
             raise InputError(
                 f"{adapter} was made for {made_for} (width {width}), not for {base} (width {hidden}); give that base"

@@ -64,7 +64,7 @@ def keep_target_a_name(model_args) -> None:
 
 def check_adapter(model_args, adapter: str) -> None:
     """Raise InputError unless the adapter can learn on: it is there, for this base, and shaped as the recipe says."""
-    models.check_adapter(adapter, model_args.model_name_or_path)
+    models.check_adapter(adapter, model_args.model_name_or_path, model_args.model_revision)
     settings = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     for name, key in SHAPE.items():
         if settings.get(key) != getattr(model_args, name):

@@ -154,11 +154,11 @@ def trained_on(adapter: Path, base: str | None = None) -> "ModelConfig":
         named = settings["model_name_or_path"]  # by adapter_config.json, which an upload changes
         settings = {key: value for key, value in card["config"].items() if key in known}
         settings["model_name_or_path"] = card["base"] if Path(card["base"]).exists() else named or card["base"]
-    if base is not None:
-        settings["model_name_or_path"] = base
+    if base not in (None, settings["model_name_or_path"]):
+        settings |= {"model_name_or_path": base, "model_revision": None}  # a revision is of the other one
     if not settings["model_name_or_path"]:
         raise InputError(f"{adapter} does not name its base; give --base")
-    models.check_adapter(adapter, settings["model_name_or_path"])
+    models.check_adapter(adapter, settings["model_name_or_path"], settings.get("model_revision"))
     return ModelConfig(**settings)
 
 

@@ -10,7 +10,6 @@ import contextlib
 import signal
 from pathlib import Path
 
-from medtasks import models
 from medtasks.errors import InputError
 from medtasks.files import write_json, write_text
 from results import tables
@@ -99,7 +98,7 @@ def report(definition: studies.Study, out: Path) -> None:
     write_json(out / "table.json", compared)
     write_text(out / "table.md", tables.markdown(compared))
     write_text(out / REPORT, render.report(found)[0])
-    fingerprint = models.fingerprint(definition.base)
+    fingerprint = inputs.base(definition)
     for name, run in done.items():
         leaderboard.write(out / "leaderboard", definition.name, name, run, fingerprint)
     print(f"\n{definition.name}: {definition.base}, {len(done)} of {len(definition.variants)} variants\n")

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +67,24 @@ def test_our_adapter_is_checked_by_fingerprint(base, tmp_path):
     (base / "model.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match="was trained on x"):
         models.check_adapter(folder, base)
+
+
+def test_a_revision_of_a_base_is_not_its_main_one(base, tmp_path, monkeypatch):
+    from trainers import merge
+
+    first = shutil.copytree(base, tmp_path / "first")
+    (base / "model.safetensors").write_bytes(b"of main")
+    monkeypatch.setattr(
+        models, "folder", lambda model, revision=None: {"v1": first, "main": base, None: base}[revision]
+    )
+    trained = adapter(tmp_path, 99)
+    config = {"model_name_or_path": "org/base", "model_revision": "v1"}
+    card = {"base": "org/base", "base_fingerprint": models.fingerprint("org/base", "v1"), "config": config}
+    (trained / models.ADAPTER_CARD).write_text(json.dumps(card))
+    models.check_adapter(trained, "org/base", "v1")
+    with pytest.raises(InputError, match="and its revision"):
+        models.check_adapter(trained, "org/base")
+    assert merge.trained_on(trained).model_revision == merge.trained_on(trained, "org/base").model_revision == "v1"
 
 
 def test_what_is_no_model_or_adapter_is_named(tmp_path, base):
