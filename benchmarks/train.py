@@ -12,8 +12,9 @@ launched by accelerate with the shipped configurations; each GPU has 8 rows to a
 Measured (figures/train_h100.json): Qwen2.5-Coder-1.5B-Instruct on textbooks, one H100 80GB, torch 2.11, transformers
 5.17, TRL 1.16, PEFT 0.21, four runs of 40 steps in turn: `plain` 22,746 tokens a second (22,239 and 23,253), `ours`
 61,389 (61,237 and 61,540), 2.70 times. `plain` is bound by the host: on another one 23,184 and 60,996 (2.63 times,
-figures/train_h100_earlier.json), on a third 26,756 (one run of 30 steps) and 60,847 (2.27 times). Two GPUs of one host by DDP (figures/train_ddp_h100.json): 59,790 on one, 117,336 on both (1.96
-times), not captured 91,346; by FSDP, with random weights of that shape (figures/train_two_gpus_h100.json), 25,039.
+figures/train_h100_earlier.json), on a third 26,756 (one run of 30 steps) and 60,847 (2.27 times). Two GPUs of one host
+by DDP (figures/train_ddp_h100.json): 59,790 on one, 117,336 on both (1.96 times), not captured 91,346; by FSDP, with
+random weights of that shape (figures/train_two_gpus_h100.json), 25,039.
 """
 
 import argparse
