@@ -7,6 +7,7 @@ from medtasks.errors import InputError
 
 NUMBERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where launchers (torchrun, MPI) tell a process how many there are."""
+NO_8_BITS = "load_in_8bit: FSDP cannot shard 8-bit weights; say 'load_in_4bit: true'"
 HERE = "127.0.0.1"
 """The address that accelerate gives processes of one machine; a cluster's own is another."""
 
@@ -50,7 +51,7 @@ def check(training, model) -> None:
     if "FULL_STATE_DICT" not in os.environ.get("FSDP_STATE_DICT_TYPE", ""):
         raise InputError("FSDP would leave no adapter behind; say 'fsdp_state_dict_type: FULL_STATE_DICT'")
     if model.load_in_8bit:
-        raise InputError("load_in_8bit: FSDP cannot shard 8-bit weights; say 'load_in_4bit: true'")
+        raise InputError(NO_8_BITS)
     if model.load_in_4bit and model.bnb_4bit_quant_storage not in ("bfloat16", "float16", "float32"):
         raise InputError("FSDP shards 4-bit weights only if stored as floats; say 'bnb_4bit_quant_storage: bfloat16'")
 

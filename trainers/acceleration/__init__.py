@@ -17,6 +17,7 @@ CHUNK = 2_048
 """Tokens whose logits exist at a time: 0.6 GB in bfloat16 with a vocabulary of 150,000."""
 
 MORE_LEARNS = "more than LoRA learns, so the loss is TRL's, over the whole model"
+NOT_SHARDED = "dequantize_base does not go together with FSDP; take one of them out"
 
 COMPILES_FROM = 500_000
 """Tokens of a run from which compiling (about 20 s on an H100) is made up for."""
@@ -89,7 +90,7 @@ def decide(args: AccelerationArguments, training, model, packed, *, shards: bool
     if args.dequantize_base and not model.load_in_4bit:
         raise InputError("dequantize_base: the base is not in 4 bits; take the key out, or say 'load_in_4bit: true'")
     if args.dequantize_base and shards:
-        raise InputError("dequantize_base does not go together with FSDP; take one of them out")
+        raise InputError(NOT_SHARDED)
     compiles = args.compile_layers
     if compiles is None:
         compiles = on_gpu and packed.tokens >= COMPILES_FROM and not shards

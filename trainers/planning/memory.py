@@ -72,17 +72,16 @@ def plan(shape: Shape, setup: Setup) -> Plan:
 def _moments(shape: Shape, setup: Setup) -> dict[str, dict[str, float]]:
     """The moments that can be the highest, and what is there at each."""
     lasting = _lasting(shape, setup)
+    loading = {
+        "where the base is dequantized": _dequantizing(shape, setup),
+        "where FSDP shards the model": _sharding(shape, setup),
+    }
     if setup.captures:
-        return {
-            "where graphs are replayed": lasting | _replayed(shape, setup),
-            "where the base is dequantized": _dequantizing(shape, setup),
-        }
-    return {
+        return loading | {"where graphs are replayed": lasting | _replayed(shape, setup)}
+    return loading | {
         "where the backward begins": lasting | _backward_begins(shape, setup),
         "where the backward ends": lasting | _backward_ends(shape, setup),
         "in the optimizer's step": lasting | _step(shape, setup),
-        "where the base is dequantized": _dequantizing(shape, setup),
-        "where FSDP shards the model": _sharding(shape, setup),
     }
 
 

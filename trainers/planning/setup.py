@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from medtasks.errors import InputError
-from trainers import acceleration
+from trainers import acceleration, processes
 
 DEFAULTS = {
     "dtype": "float32",
@@ -170,9 +170,9 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
             f"{uncounted[0]} is not planned: what it takes is not counted; take the key out to plan the rest"
         )
     if sharded and settings["load_in_8bit"]:
-        raise InputError("load_in_8bit: FSDP cannot shard 8-bit weights; say 'load_in_4bit: true'")
+        raise InputError(processes.NO_8_BITS)
     if sharded and settings["dequantize_base"]:
-        raise InputError("dequantize_base does not go together with FSDP; take one of them out")
+        raise InputError(acceleration.NOT_SHARDED)
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r"):
         if not isinstance(settings[key], int) or settings[key] < 1:
             raise InputError(f"{key}: {settings[key]} is no number from 1 on")
