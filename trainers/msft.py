@@ -33,13 +33,15 @@ def main(argv: list[str]) -> int:
         print(__doc__, "The keys are those of `python -m trainers.cpt --help` and `python -m trainers.sft --help`.")
         return 0
     first, second, join = prepare(argv)
-    stage.train(first)
-    stage.train(go_on(first, second, join))
+    second = go_on(first, second, join)
+    with stage.reserved(second):
+        stage.train(first)
+        stage.train(second, is_reserved=True)
     return 0
 
 
 def go_on(first: stage.Stage, second: stage.Stage, join: str) -> stage.Stage:
-    """``second`` as it goes on from what ``first`` has made."""
+    """``second`` as it goes on from what ``first`` makes."""
     if not first.run.full_finetuning and join == "continue":
         return dataclasses.replace(second, run=dataclasses.replace(second.run, adapter=str(first.learned)))
     base = str(first.learned if first.run.full_finetuning else first.out / "merged")

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -39,6 +40,17 @@ class LogAtCheckpoint(TrainerCallback):
         control.should_log = control.should_log or control.should_save
 
     on_epoch_end = on_step_end
+
+
+class AtCheckpoint(TrainerCallback):
+    """Call ``action`` in the first process after each checkpoint."""
+
+    def __init__(self, action: Callable[[], None]):
+        self.action = action
+
+    def on_save(self, args, state, control, **_):
+        if state.is_world_process_zero:
+            self.action()
 
 
 class EvaluateAtEnd(TrainerCallback):

@@ -1,9 +1,14 @@
-"""A run's ``output_dir``: one writer, one configuration, checkpoints to resume from, and a mark when it is finished."""
+"""A run's ``output_dir``: one writer, one configuration, checkpoints to resume from, and a mark when it is finished.
+
+A run that replaces another (``overwrite: true``) sets it aside in ``.earlier/`` until it has a checkpoint of its own:
+if it never begins, the earlier one comes back.
+"""
 
 import json
 import shutil
 import zipfile
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +21,9 @@ LEARNED = ("adapter", "model", "merged", CHECKPOINTS)
 DATA, DROPPED = "data.json", "dropped.jsonl"
 SHOWN = ("loss.json", "eval.json", "loss.png", "cost.json", DATA, DROPPED, guards.DIVERGED, trackers.FOLDER)
 OURS = (FINISHED, *LEARNED, *SHOWN, RUN)
-"""What a run leaves, in the order in which it may be removed."""
+"""What a run leaves, in the order in which it may be removed, or moved."""
+EARLIER = ".earlier"
+"""Where the run that is replaced waits."""
 
 INERT = {
     "output_dir",
@@ -84,13 +91,47 @@ def check_start(out: Path, *starts: str | None) -> None:
 
 
 @contextmanager
-def claim(out: Path, run: dict, overwrite: bool):
-    """Hold ``out`` for this process alone; a folder in which nothing was begun is left as it was found.
+def claim(out: Path, run: dict, overwrite: bool, reserved: bool = False):
+    """Hold ``out`` for this process alone and for ``run``; a folder in which nothing was begun is left as it was found.
+
+    Args:
+        reserved: whether this process holds it already (:func:`reserve`).
 
     Raises:
         InputError: another process holds it, it belongs to another run and ``overwrite`` is false, or it cannot be
             written.
     """
+    with nullcontext() if reserved else _locked(out):
+        if _is_of_another(out, run) and not overwrite:
+            raise _belongs_to_another(out, run)
+        if _is_of_another(out, run) and (out / EARLIER / RUN).exists():
+            clear(out)  # it replaced the earlier one, and never had a checkpoint
+            _bring_back(out)
+        if _is_of_another(out, run):
+            (out / EARLIER).mkdir(exist_ok=True)
+            _move(out, out / EARLIER)
+        try:
+            yield
+        finally:
+            _bring_back(out)
+
+
+@contextmanager
+def reserve(out: Path, run: dict, overwrite: bool):
+    """Hold ``out`` for a run that begins later, of whose :func:`identity` only ``run`` is known yet.
+
+    Raises:
+        InputError: as :func:`claim`, by what is known.
+    """
+    with _locked(out):
+        if not overwrite and _is_of_another(out, run, known=run.keys()):
+            raise _belongs_to_another(out, run, known=run.keys())
+        yield
+
+
+@contextmanager
+def _locked(out: Path):
+    """Hold ``out`` for this process alone, and leave it as it was found where no run has begun in it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(out / LOCK)
@@ -104,7 +145,8 @@ def claim(out: Path, run: dict, overwrite: bool):
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another output_dir") from error
     try:
-        _check_owner(out, run, overwrite)
+        _bring_back(out)
+        _demand_ours(out)
         yield
     finally:
         if not (out / RUN).exists():
@@ -114,14 +156,32 @@ def claim(out: Path, run: dict, overwrite: bool):
 
 def begin(out: Path, run: dict) -> None:
     """Record whose folder this is."""
-    files.write_json(out / RUN, json.loads(json.dumps(run)))
+    files.write_json(out / RUN, _plain(run))
+
+
+def keep(out: Path, run: dict) -> None:
+    """Record it again where the folder was removed while the run went on.
+
+    Raises:
+        InputError: it is another run's by now.
+    """
+    if not (out / RUN).is_file():
+        print(f"{out}: was removed while training; it is made again", flush=True)
+        begin(out, run)
+    elif _is_of_another(out, run):
+        raise _belongs_to_another(out, run)
+
+
+def forget_earlier(out: Path) -> None:
+    """Remove the run that this one replaces: it has a checkpoint of its own."""
+    clear(out / EARLIER)
+    _remove_empty(out / EARLIER)
 
 
 def clear(out: Path) -> None:
     """Remove what a run has left in ``out``."""
     for name in OURS:
-        path = out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _remove(out / name)
 
 
 def finished(out: Path) -> bool:
@@ -159,34 +219,76 @@ def _complete_state(checkpoint: Path, processes: int) -> dict | None:
     return state if all_there and all(zipfile.is_zipfile(file) for file in torch_files) else None
 
 
-def _check_owner(out: Path, run: dict, overwrite: bool) -> None:
-    """Raise, or clear the folder, if it holds another run's files."""
-    if not (out / RUN).exists():
-        for path in (out / name for name in OURS):
-            if path.is_file() or (path.is_dir() and any(path.iterdir())):
-                raise InputError(f"{path}: is there, but no {RUN}, so not a run of ours; give another output_dir")
+def _demand_ours(out: Path) -> None:
+    """Raise InputError where files like a run's lie in ``out``, and no run left them."""
+    if (out / RUN).exists():
         return
-    before = json.loads((out / RUN).read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(run))
-    if before == now:
-        return
-    if not overwrite:
-        raise InputError(
-            f"{out}: belongs to another run ({_difference(before, now)}); give another output_dir, or "
-            "'overwrite: true' to replace it"
-        )
-    clear(out)
+    for path in (out / name for name in OURS):
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise InputError(f"{path}: is there, but no {RUN}, so not a run of ours; give another output_dir")
 
 
-def _difference(before: dict, now: dict) -> str:
-    """The first thing in which two runs differ, in words."""
-    flat = [{**run["config"], **{key: value for key, value in run.items() if key != "config"}} for run in (before, now)]
+def _is_of_another(out: Path, run: dict, known: Collection[str] | None = None) -> bool:
+    """Whether a run that is not ``run`` was begun in ``out``; of both, only the parts ``known`` count."""
+    before, now = _two(out, run, known)
+    return before is not None and before != now
+
+
+def _belongs_to_another(out: Path, run: dict, known: Collection[str] | None = None) -> InputError:
+    """The error that names the first thing in which the run in ``out`` and ``run`` differ."""
+    flat = [
+        {**each["config"], **{key: value for key, value in each.items() if key != "config"}}
+        for each in _two(out, run, known)
+    ]
     key = next(key for key in sorted(flat[0].keys() | flat[1].keys()) if flat[0].get(key) != flat[1].get(key))
-    return f"{key} was {flat[0].get(key, 'not set')}, now {flat[1].get(key, 'not set')}"
+    return InputError(
+        f"{out}: belongs to another run ({key} was {flat[0].get(key, 'not set')}, now {flat[1].get(key, 'not set')}); "
+        "give another output_dir, or 'overwrite: true' to replace it"
+    )
+
+
+def _two(out: Path, run: dict, known: Collection[str] | None) -> tuple[dict | None, dict]:
+    """The run in ``out``, if one is, and ``run``, as JSON keeps them; of both what is ``known``, or all."""
+    if not (out / RUN).is_file():
+        return None, run
+    before = json.loads((out / RUN).read_text(encoding="utf-8"))
+    return tuple({key: each[key] for key in each if known is None or key in known} for each in (before, _plain(run)))
+
+
+def _plain(run: dict) -> dict:
+    """``run`` as it comes back from JSON."""
+    return json.loads(json.dumps(run))
+
+
+def _bring_back(out: Path) -> None:
+    """Move back the run that was set aside, unless the one that replaces it has begun.
+
+    ``run.json`` is what is moved last: where it is not in :data:`EARLIER`, moving was cut short, one way or the other.
+    """
+    earlier = out / EARLIER
+    if earlier.is_dir() and not ((out / RUN).exists() and (earlier / RUN).exists()):
+        _move(earlier, out)
+        _remove_empty(earlier)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move what a run has left from one folder to another, ``run.json`` last."""
+    for name in OURS:
+        if (source / name).exists():
+            _remove(target / name)
+            (source / name).rename(target / name)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _leave_as_found(out: Path) -> None:
     (out / LOCK).unlink(missing_ok=True)
     for folder in (out / CHECKPOINTS, out):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        _remove_empty(folder)

@@ -132,12 +132,33 @@ def check_numbers(settings: dict) -> None:
             raise InputError(f"{key} is {settings[key]}; it must be a number from {least} on")
 
 
-def train(stage: Stage) -> None:
+@contextmanager
+def reserved(stage: Stage):
+    """Hold ``stage.out`` for a stage that is trained after another one, on what that one makes.
+
+    Raises:
+        InputError: another process holds it, or it belongs to another run.
+    """
+    from accelerate import PartialState
+
+    everyone = PartialState()
+    if not everyone.is_main_process:
+        yield
+        return
+    known = run_folder.identity(stage.config, stage=stage.name, **_of_data(stage))
+    with run_folder.reserve(stage.out, known, stage.run.overwrite):
+        yield
+
+
+def train(stage: Stage, is_reserved: bool = False) -> None:
     """Train ``stage`` into ``stage.out``, or go on from where an earlier attempt stopped.
 
     Leaves ``adapter/`` (or ``model/``), ``merged/`` if asked for, ``loss.json``, ``loss.png``, ``eval.json`` if there
     is held-out data, ``cost.json``, ``data.json``, ``dropped.jsonl``, ``run.json`` and, last of all,
     ``training.json``. Every process of a distributed run calls this; the first one writes.
+
+    Args:
+        is_reserved: whether this is called within :func:`reserved`.
 
     Raises:
         InputError: the folder belongs to another run, files cannot be loaded, or the loss is no longer finite.
@@ -154,13 +175,14 @@ def train(stage: Stage) -> None:
         stage=stage.name,
         base_fingerprint=adapter.check_base(stage.model, stage.run.full_finetuning),
         tokenizer_fingerprint=models.tokenizer_fingerprint(stage.model.model_name_or_path, stage.model.model_revision),
-        data_fingerprint=stage.examples.fingerprint,
         adapter_fingerprint=start and files.sha256_file(Path(start) / adapter.WEIGHTS)[:16],
-        num_processes=everyone.num_processes,
-        **({"dev_fingerprint": stage.dev.fingerprint} if stage.dev else {}),
+        **_of_data(stage),
     )
     first = everyone.is_main_process
-    with run_folder.claim(out, run, stage.run.overwrite) if first else nullcontext():
+    with (
+        _one_line_of_a_full_disk(out),
+        run_folder.claim(out, run, stage.run.overwrite, is_reserved) if first else nullcontext(),
+    ):
         if first:
             run_folder.last_checkpoint(out)  # removes half-written ones before the others look
         everyone.wait_for_everyone()
@@ -178,6 +200,14 @@ def train(stage: Stage) -> None:
                 shutil.rmtree(out / run_folder.CHECKPOINTS, ignore_errors=True)
         everyone.wait_for_everyone()
     everyone.print(f"{stage.learned.name}: {stage.learned}; loss: {out / 'loss.png'}")
+
+
+def _of_data(stage: Stage) -> dict:
+    """What of a run's identity its data and their division say."""
+    from accelerate import PartialState
+
+    parts = {"data_fingerprint": stage.examples.fingerprint, "num_processes": PartialState().num_processes}
+    return parts | ({"dev_fingerprint": stage.dev.fingerprint} if stage.dev else {})
 
 
 def _train_to_last_checkpoint(stage: Stage, run: dict) -> None:
@@ -205,11 +235,14 @@ def _attempt(stage: Stage, run: dict) -> None:
     """
     from accelerate import PartialState
 
+    from trainers import report
+
     first = PartialState().is_main_process
     checkpoint, _ = run_folder.last_checkpoint(stage.out)
     if checkpoint is not None:
         stage.training.eval_on_start = False  # the start is in the checkpoint's history
     trainer = _build(stage)
+    trainer.add_callback(report.AtCheckpoint(lambda: _keep(stage, run)))
     if first:
         run_folder.begin(stage.out, run)
         _write_data(stage)
@@ -218,18 +251,34 @@ def _attempt(stage: Stage, run: dict) -> None:
         one_curve = trackers.one_curve(stage.training.report_to, Path(stage.training.output_dir))
         with one_curve, _blaming_settings(until=lambda: trainer.has_begun):
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    except Exception as error:
+    except Exception:
         if first and checkpoint is None and not trainer.has_begun:
             run_folder.clear(stage.out)
-        if _tells_of_full_disk(error):
-            raise InputError(f"{stage.out}: the disk is full; free some, and start again to go on from here") from error
         raise
     trainer.accelerator.free_memory()
 
 
+def _keep(stage: Stage, run: dict) -> None:
+    """See at a checkpoint that the folder is this run's, though it was removed meanwhile; a run it replaces may go."""
+    run_folder.keep(stage.out, run)
+    _write_data(stage)
+    run_folder.forget_earlier(stage.out)
+
+
+@contextmanager
+def _one_line_of_a_full_disk(out: Path):
+    try:
+        yield
+    except Exception as error:
+        if not _tells_of_full_disk(error):
+            raise
+        raise InputError(f"{out}: the disk is full; free some, and start again to go on from here") from error
+
+
 def _tells_of_full_disk(error: Exception) -> bool:
-    """Whether a library could not write: some say so by an error of their own."""
-    return getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
+    """Whether a library could not write: some say so by an error of their own, torch by where its writer stood."""
+    texts = (f"os error {errno.ENOSPC}", "] . unexpected pos ", "PytorchStreamWriter failed")
+    return getattr(error, "errno", None) == errno.ENOSPC or any(text in str(error) for text in texts)
 
 
 @contextmanager

@@ -57,6 +57,27 @@ def test_msft_goes_on_with_the_adapter_of_cpt(msft_recipe, tmp_path, monkeypatch
     assert len(built) == 1
 
 
+def test_an_output_dir_of_another_run_is_refused_before_cpt(msft_recipe, tmp_path, monkeypatch):
+    recipe, out = msft_recipe(max_steps=2), tmp_path / "out"
+    assert msft.main(["--config", recipe]) == 0
+    shutil.rmtree(out / "cpt")
+    with pytest.raises(InputError, match="out: belongs to another run .max_steps was 2, now 3"):
+        msft.main(["--config", recipe, "--max_steps", "3"])
+    assert not (out / "cpt").exists()
+
+    train, held = stage.train, []
+
+    def watch(which, **keywords):
+        with pytest.raises(InputError, match="another process is training into it"), run_folder.claim(out, {}, False):
+            pass
+        held.append(which.name)
+        train(which, **keywords)
+
+    monkeypatch.setattr(stage, "train", watch)
+    assert msft.main(["--config", recipe, "--max_steps", "3", "--overwrite"]) == 0
+    assert held == ["cpt", "sft"] and json.loads((out / "training.json").read_text())["steps"] == 3
+
+
 def test_cpt_reads_nothing_that_sft_holds_out(msft_recipe, recipe_file, write_jsonl, make_item):
     path = msft_recipe()
     first, second, _ = msft.prepare(["--config", path])
@@ -110,7 +131,7 @@ def test_msft_by_merging_trains_a_new_adapter_on_the_merged_model(msft_recipe, b
     recipe = msft_recipe(join="merge", max_steps=2, save_steps=2)
     (tmp_path / "sft.yaml").write_text((tmp_path / "sft.yaml").read_text().replace('"lora_r": 4', '"lora_r": 2'))
     killed = stage.train
-    monkeypatch.setattr(stage, "train", lambda which: killed(which) if which.name == "cpt" else exit(137))
+    monkeypatch.setattr(stage, "train", lambda which, **_: killed(which) if which.name == "cpt" else exit(137))
     with pytest.raises(SystemExit):  # between the stages
         msft.main(["--config", recipe])
     assert (out / "cpt" / "merged" / "merge.json").is_file() and not (out / "run.json").exists()

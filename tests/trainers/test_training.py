@@ -228,7 +228,110 @@ def test_another_configuration_is_refused_unless_it_may_overwrite(recipe_file, c
     with pytest.raises(InputError, match="another run .max_steps was 6, now 3"):
         train(path, "--max_steps", "3")
     train(path, "--max_steps", "3", "--overwrite")
-    assert read_json(out / "training.json")["steps"] == 3
+    assert read_json(out / "training.json")["steps"] == 3 and not (out / run_folder.EARLIER).exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "changes", [["--lora_target_modules", "no_such"], ["--max_steps", "2", "--optim", "galore_adamw"]], ids=str
+)
+def test_a_run_that_never_begins_replaces_nothing(recipe_file, changes):
+    path = recipe_file()
+    before = contents(train(path))
+    with pytest.raises(InputError):
+        train(path, "--overwrite", *changes)
+    assert contents(Path(read_json(path)["output_dir"])) == before
+
+
+def test_a_run_replaces_another_once_it_has_a_checkpoint(recipe_file, monkeypatch, capsys):
+    from trainers.trainer import Trainer
+
+    path = recipe_file()
+    out = train(path)
+    before, save = contents(out), Trainer._save_checkpoint
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(path, "--seed", "7", "--overwrite")
+    assert {name for name in contents(out / run_folder.EARLIER)} == set(before) - {".lock"}
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
+    capsys.readouterr()
+    train(path, "--overwrite")  # the earlier one is what is wanted after all
+    assert "is finished already" in capsys.readouterr().out and contents(out) == before
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_save_checkpoint", killed)
+        train(path, "--seed", "7", "--overwrite")
+    train(path, "--seed", "7")
+    assert not (out / run_folder.EARLIER).exists() and read_json(out / "training.json")["seed"] == 7
+
+
+@pytest.mark.parametrize("cut_at", range(5))
+def test_a_run_whose_setting_aside_was_cut_short_is_whole_again(tmp_path, monkeypatch, cut_at):
+    out, rename, moved = tmp_path / "out", Path.rename, []
+    with run_folder.claim(out, {"config": {"seed": 1}}, False):
+        run_folder.begin(out, {"config": {"seed": 1}})
+        for name in ("adapter", "checkpoints"):
+            (out / name).mkdir()
+            (out / name / "weights").write_text(name)
+        (out / "training.json").write_text("{}")
+    before = contents(out)
+
+    def cut(source, target):
+        if len(moved) == cut_at:
+            raise KeyboardInterrupt
+        moved.append(source.name)
+        return rename(source, target)
+
+    monkeypatch.setattr(run_folder, "_bring_back", lambda _: None)  # as a killed process leaves it
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", cut)
+        with run_folder.claim(out, {"config": {"seed": 2}}, True):
+            raise KeyboardInterrupt
+    assert len(moved) == min(cut_at, 4) and (not moved or contents(out) != before)
+    monkeypatch.undo()
+    with run_folder.claim(out, {"config": {"seed": 1}}, False):
+        assert contents(out) == before
+
+
+def test_a_folder_that_is_removed_while_training_is_made_again(recipe_file, monkeypatch, capsys):
+    from trainers import report
+
+    path = recipe_file()
+    out = Path(read_json(path)["output_dir"])
+
+    def remove(self, args, state, control, **keywords):
+        if state.global_step == 3:
+            shutil.rmtree(out)
+
+    monkeypatch.setattr(report.LogAtCheckpoint, "on_step_begin", remove)
+    train(path)
+    assert "was removed while training" in capsys.readouterr().out
+    assert read_json(out / "training.json")["steps"] == 6 and (out / "data.json").is_file()
+    train(path)
+    assert "is finished already" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_another_runs_by_now_is_not_written_into(recipe_file, monkeypatch):
+    from trainers import report
+
+    path = recipe_file()
+    out = Path(read_json(path)["output_dir"])
+
+    def take(self, args, state, control, **keywords):
+        if state.global_step == 3:
+            run_folder.begin(out, read_json(out / "run.json") | {"stage": "cpt"})
+
+    monkeypatch.setattr(report.LogAtCheckpoint, "on_step_begin", take)
+    with pytest.raises(InputError, match="belongs to another run .stage was cpt, now sft"):
+        train(path)
+    assert not (out / "adapter").exists()
 
 
 def test_other_data_is_another_run(recipe_file, write_jsonl, make_item):
@@ -251,7 +354,13 @@ def test_another_end_of_texts_is_another_run(recipe_file, build_base):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), Exception("No space left on device (os error 28)")], ids=repr
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        Exception("No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+    ids=repr,
 )
 def test_a_full_disk_is_said_in_one_line_and_what_was_saved_is_gone_on_from(recipe_file, monkeypatch, error):
     from trainers.trainer import Trainer
@@ -269,6 +378,22 @@ def test_a_full_disk_is_said_in_one_line_and_what_was_saved_is_gone_on_from(reci
             train(path)
     out = train(path)
     assert read_json(out / "cost.json")["attempts"] == 2
+
+
+def test_a_disk_that_is_full_when_the_adapter_is_written_needs_no_training_again(recipe_file, monkeypatch):
+    from trainers import adapter
+
+    path, publish = recipe_file(), adapter.publish
+
+    def fill(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(adapter, "publish", fill)
+    with pytest.raises(InputError, match="the disk is full; free some, and start again"):
+        train(path)
+    monkeypatch.setattr(adapter, "publish", publish)
+    monkeypatch.setattr(stage, "_build", lambda _: pytest.fail("trained again"))
+    assert (train(path) / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_two_writers_are_refused(recipe_file, tmp_path):
