@@ -1,13 +1,16 @@
 """Atomic writes and content hashes: a killed process leaves nothing that looks finished."""
 
+import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from medtasks.errors import InputError
 
@@ -31,25 +34,75 @@ def atomic_write(path: str | Path, mode: str = "w"):
         os.chmod(handle.name, 0o644)
         os.replace(handle.name, path)
     except BaseException:
-        handle.close()
+        with suppress(OSError):  # of what a full disk did not take
+            handle.close()
         Path(handle.name).unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def new_folder(path: str | Path):
-    """Give a temporary folder beside ``path``; it becomes ``path`` only if the block succeeds."""
+    """Give a temporary folder beside ``path``; it becomes ``path`` only if the block succeeds.
+
+    It is locked meanwhile; what killed processes have left of such folders, locked by nobody, is removed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        shutil.rmtree(path, ignore_errors=True)
-        folder.rename(path)
-    except BaseException:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if left.is_dir():
+            _remove_abandoned(left)
+    folder = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    with _locked(folder):
+        try:
+            folder.mkdir()
+            yield folder
+            shutil.rmtree(path, ignore_errors=True)
+            folder.rename(path)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked(folder: Path):
+    """Hold a lock beside ``folder``; raises filelock's Timeout where another process does."""
+    from filelock import FileLock
+
+    lock = FileLock(f"{folder}.lock")
+    with lock.acquire(timeout=0):
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove a folder unless somebody writes it."""
+    from filelock import Timeout
+
+    with suppress(Timeout), _locked(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        raise
+
+
+@contextmanager
+def telling_of_a_full_disk(where: str | Path, mend: str):
+    """Make one line of what libraries raise in the block where they cannot write.
+
+    Raises:
+        InputError: the disk is full at ``where``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        raise InputError(f"{where}: the disk is full; {mend}") from error
+
+
+def _is_of_a_full_disk(error: Exception) -> bool:
+    """Some libraries say so by an error of their own, torch by where its writer stood."""
+    texts = (f"os error {errno.ENOSPC}", "] . unexpected pos ", "PytorchStreamWriter failed")
+    return getattr(error, "errno", None) == errno.ENOSPC or any(text in str(error) for text in texts)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -88,6 +141,11 @@ def lone_surrogate(text: str) -> str | None:
     except UnicodeEncodeError as error:
         return text[error.start]
     return None
+
+
+def user_path(text: str) -> Path:
+    """A path that a user gave, its ``~`` expanded."""
+    return Path(text).expanduser()
 
 
 def output_file(path: str | Path) -> Path:

@@ -25,9 +25,14 @@ def upload(files: Mapping[str, Path | bytes], repo: str, repo_type: str, private
         InputError: ``repo`` is no ORG/NAME, there is no token, the Hub refuses it, or it cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     if not re.fullmatch(ID, repo):
         raise InputError(f"{repo}: not a Hub repository; give ORG/NAME")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(f"{repo}: the Hub takes no such name ({_first_line(error)})") from error
     if not get_token():
         raise InputError(f"{repo}: no token to upload with; run `hf auth login` or set HF_TOKEN")
     api = HfApi()

@@ -117,10 +117,10 @@ def check_adapter(adapter: str | Path, base: str | Path, revision: str | None = 
     path = Path(adapter).expanduser()
     if not (path / "adapter_config.json").is_file():
         raise InputError(f"{adapter}: not an adapter folder (no adapter_config.json)")
-    made_for = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    made_for = read_json(path / "adapter_config.json").get("base_model_name_or_path")
     card = path / ADAPTER_CARD
     if card.is_file():
-        recorded = json.loads(card.read_text(encoding="utf-8"))
+        recorded = read_json(card)
         if recorded["base_fingerprint"] != (found := fingerprint(base, revision)):
             raise InputError(
                 f"{adapter} was trained on {recorded['base']} ({recorded['base_fingerprint']}), not on {base} "
@@ -134,15 +134,30 @@ def check_adapter(adapter: str | Path, base: str | Path, revision: str | None = 
             )
 
 
+def read_json(file: Path) -> dict:
+    """What one of an adapter's JSON files holds.
+
+    Raises:
+        InputError: it is cut short, or no JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error}); train or fetch it again") from error
+
+
 def _input_width(adapter: Path) -> int | None:
     """Input width of the adapter's attention projections, or None where it has none."""
     file = adapter / "adapter_model.safetensors"
     if not file.is_file():
         raise InputError(f"{adapter}: the adapter has no adapter_model.safetensors; train or fetch it again")
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, framework="numpy") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 (not a dict)
-            if name.endswith("q_proj.lora_A.weight"):
-                return tensors.get_slice(name).get_shape()[1]
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                if name.endswith("q_proj.lora_A.weight"):
+                    return tensors.get_slice(name).get_shape()[1]
+    except SafetensorError as error:
+        raise InputError(f"{file}: cannot be loaded ({error}); train or fetch it again") from error
     return None

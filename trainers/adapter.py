@@ -82,7 +82,7 @@ def load_tokenizer(model_args):
     """
     from transformers import AutoTokenizer
 
-    with _loading(model_args.model_name_or_path):
+    with loading(model_args.model_name_or_path):
         found = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     if found.eos_token is None:
         raise InputError(
@@ -115,7 +115,7 @@ def load_base(model_args, attention: str | None = None, dequantizes: bool = Fals
     where = {}
     if quantization is not None and not processes.sharded():
         where = {"device_map": {"": PartialState().device}}
-    with _loading(model_args.model_name_or_path):
+    with loading(model_args.model_name_or_path):
         model = AutoModelForCausalLM.from_pretrained(
             model_args.model_name_or_path,
             revision=model_args.model_revision,
@@ -149,7 +149,7 @@ def continue_adapter(model, adapter: str, model_args):
     from peft import PeftModel
 
     asked = _paths(model, model_args.lora_target_modules), set(model_args.lora_modules_to_save or ())
-    with _loading(adapter):
+    with loading(adapter):
         learning = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     saved = learning.peft_config["default"].modules_to_save
     has = set(learning.base_model.targeted_module_names), set(saved or ())
@@ -280,7 +280,9 @@ def scale(adapter: Path, out: Path, factor: float) -> Path:
         raise InputError(f"a strength of {factor} leaves no numbers; give a share of the adapter's change, such as 0.7")
     if not (adapter / WEIGHTS).is_file():
         raise InputError(f"{adapter}: not an adapter folder (no {WEIGHTS})")
-    with safe_open(adapter / WEIGHTS, framework="pt") as stored:
+    if out.resolve() != adapter.resolve() and out.resolve().is_relative_to(adapter.resolve()):
+        raise InputError(f"{out}: lies in the adapter itself; give another --out")
+    with loading(str(adapter)), safe_open(adapter / WEIGHTS, framework="pt") as stored:
         weights, metadata = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
     if other := [name for name in weights if not re.search(r"lora_(embedding_)?[AB]\b", name)]:
         raise InputError(f"{adapter}: {other[0]} is none of LoRA's two matrices, and only these can be scaled")
@@ -297,7 +299,7 @@ def scale(adapter: Path, out: Path, factor: float) -> Path:
 
 
 @contextmanager
-def _loading(what: str):
+def loading(what: str):
     """Say in one line that a model's files cannot be used."""
     from safetensors import SafetensorError
 

@@ -12,7 +12,7 @@ import json
 import re
 from pathlib import Path
 
-from medtasks import hub, models
+from medtasks import files, hub, models
 from medtasks.errors import InputError
 from trainers import recipe
 
@@ -32,10 +32,10 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trainers.push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="the folder of an adapter or a model")
+    parser.add_argument("folder", type=files.user_path, help="the folder of an adapter or a model")
     parser.add_argument("repo", metavar="ORG/NAME", help="the model repository, made if it is not there")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--card", type=Path, metavar="FILE", help="upload it as README.md")
+    parser.add_argument("--card", type=files.user_path, metavar="FILE", help="upload it as README.md")
     parser.add_argument("--base_model", metavar="ORG/NAME", help="the Hub id of an adapter's base")
     args = parser.parse_args(argv)
     print(hub.upload(contents(args.folder, args.card, args.base_model), args.repo, "model", args.private))

@@ -1,7 +1,6 @@
 """One stage of training, SFT or CPT: build the trainer, train or resume, save. They differ in their data alone."""
 
 import copy
-import errno
 import gc
 import math
 import os
@@ -100,6 +99,8 @@ def settle(training, model, run: RunArguments) -> Path:
     if training.save_strategy not in ("steps", "epoch"):
         raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
     check_numbers(vars(training) | vars(run))
+    model.model_name_or_path = _without_tilde(model.model_name_or_path)
+    run.adapter = _without_tilde(run.adapter)
     if training.packing and training.max_length is None:
         raise InputError("max_length: packed rows need a length; give a number of tokens, or say 'packing: false'")
     processes.check(training, model)
@@ -123,6 +124,11 @@ def settle(training, model, run: RunArguments) -> Path:
     if training.ddp_find_unused_parameters is None:
         training.ddp_find_unused_parameters = False  # every adapter weight takes part in every forward
     return out
+
+
+def _without_tilde(name: str | None) -> str | None:
+    """A folder's path with its ``~`` expanded; a name of the Hub has none."""
+    return os.path.expanduser(name) if name else name
 
 
 def check_numbers(settings: dict) -> None:
@@ -180,7 +186,7 @@ def train(stage: Stage, is_reserved: bool = False) -> None:
     )
     first = everyone.is_main_process
     with (
-        _one_line_of_a_full_disk(out),
+        files.telling_of_a_full_disk(out, "free some, and start again to go on from here"),
         run_folder.claim(out, run, stage.run.overwrite, is_reserved) if first else nullcontext(),
     ):
         if first:
@@ -263,22 +269,6 @@ def _keep(stage: Stage, run: dict) -> None:
     run_folder.keep(stage.out, run)
     _write_data(stage)
     run_folder.forget_earlier(stage.out)
-
-
-@contextmanager
-def _one_line_of_a_full_disk(out: Path):
-    try:
-        yield
-    except Exception as error:
-        if not _tells_of_full_disk(error):
-            raise
-        raise InputError(f"{out}: the disk is full; free some, and start again to go on from here") from error
-
-
-def _tells_of_full_disk(error: Exception) -> bool:
-    """Whether a library could not write: some say so by an error of their own, torch by where its writer stood."""
-    texts = (f"os error {errno.ENOSPC}", "] . unexpected pos ", "PytorchStreamWriter failed")
-    return getattr(error, "errno", None) == errno.ENOSPC or any(text in str(error) for text in texts)
 
 
 @contextmanager

@@ -108,3 +108,6 @@ def test_what_cannot_be_uploaded_is_named(tmp_path, trained):
         push.main([str(trained / "merged"), "clinic/doctor", "--card", str(tmp_path / "none.md")])
     with pytest.raises(InputError, match="doctor: not a Hub repository"):
         push.main([str(trained / "merged"), "doctor"])
+    for name in ("clinic/a--b", "clinic/doctor.git", "clinic/a..b"):
+        with pytest.raises(InputError, match=f"^{name}: the Hub takes no such name"):
+            push.main([str(trained / "merged"), name])

@@ -14,7 +14,7 @@ import pytest
 
 from medtasks import models
 from medtasks.errors import InputError
-from trainers import cpt, run_folder, sft, stage
+from trainers import cpt, merge, run_folder, sft, stage
 
 
 def read_json(path):
@@ -201,6 +201,17 @@ def test_a_run_killed_before_its_adapter_was_written_needs_no_training(recipe_fi
     monkeypatch.setattr(stage, "_build", lambda _: pytest.fail("trained again"))
     train(path)
     assert (out / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_tilde_is_the_users_folder(recipe_file, base, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(base, tmp_path / "models" / "tiny")
+    out = train(recipe_file(model_name_or_path="~/models/tiny", max_steps=1))
+    recipe = recipe_file(model_name_or_path="~/models/tiny", max_steps=1, adapter="~/out/adapter", output_dir="~/on")
+    assert sft.main(["--config", recipe]) == 0
+    assert read_json(tmp_path / "on" / "adapter" / models.ADAPTER_CARD)["base"] == str(tmp_path / "models" / "tiny")
+    assert merge.main(["~/out/adapter", "--out", "~/merged"]) == 0
+    assert (out.parent / "merged" / merge.REPORT).is_file()
 
 
 def test_a_finished_run_says_so(recipe_file, capsys, monkeypatch):
