@@ -5,9 +5,9 @@
 
 What was trained on 4 or 8 bits is merged into the weights that it was trained on, dequantized; `--method original`
 takes the unquantized ones, which are not those that the adapter corrects. Either way the merged model is compared with
-base and adapter on the same prompts, computing in float32 with the weights as they are stored; what was found is printed
-and kept in the folder's merge.json. `--scale` takes
-a part of what the adapter changes: 0 is the base, 1 the adapter (WiSE-FT: Wortsman et al. 2022, arXiv:2109.01903).
+base and adapter on the same prompts, computing in float32 with the weights as they are stored; what was found is
+printed and kept in the folder's merge.json. `--scale` takes a part of what the adapter changes: 0 is the base, 1
+the adapter (WiSE-FT: Wortsman et al. 2022, arXiv:2109.01903).
 """
 
 import argparse
