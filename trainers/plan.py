@@ -10,7 +10,7 @@ can be given after it (--max_length 512), as in training; --use_peft false plans
 
   --vram GB      memory of one device, in 10^9 bytes; default: the GPU's that is here or named, else 8
   --gpu NAME     the GPU to tell the time for, if not the one here: H200, H100, A100, L40S, L4, 4090, ...
-  --cpu          the CPU trains, and memory is the process's
+  --cpu          the CPU trains, and memory is the process's (as `use_cpu: true` says, unless a GPU is named)
   --gpus N       devices that train together (DDP: each has everything but the data)
   --sharded      with --gpus: weights, gradients and moments are divided among them (FSDP)
   --tokens N     tokens in all epochs, where the data cannot be read
@@ -49,8 +49,7 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 0
     options, rest = _options(argv)
-    vram, gpu = _device(options)
-    stages = {name: _stage(name, settings, options, vram, gpu) for name, settings in _recipes(rest).items()}
+    stages = {name: _stage(name, settings, options) for name, settings in _recipes(rest).items()}
     if options.json:
         print(json.dumps(stages, indent=2))
     else:
@@ -74,12 +73,14 @@ def allocated(stage: str, argv: list[str], gpus: int = 1, sharded: bool = False)
 
     settings = _settings(stage, argv)
     model = shape.of(settings["model_name_or_path"], settings["model_revision"])
-    seen = workload.tokens(stage, settings, gpus) if settings["compile_layers"] is None else None
-    return memory.plan(model, setup.of(settings, gpus, sharded, tokens=seen)).allocated
+    seen = workload.of(stage, settings, gpus)
+    return memory.plan(model, setup.of(settings, gpus, sharded, tokens=seen.tokens, by_letter=seen.by_letter)).allocated
 
 
 def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """What concerns the machine, and the rest, which concerns the recipe."""
+    from trainers.planning import speed
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.error = _refuse
     parser.add_argument("--vram", type=float)
@@ -92,6 +93,12 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("vram", "gpus", "tokens"):
         if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
             raise InputError(f"--{name} {value}: a number above 0 expected")
+    if options.sharded and options.gpus == 1:
+        raise InputError("--sharded: one device has nothing to share with; say --gpus N too")
+    if options.gpu and speed.gpu(options.gpu) is None:
+        if several := speed.candidates(options.gpu):
+            raise InputError(f"--gpu {options.gpu}: may be {' or '.join(several)}; say which")
+        raise InputError(f"--gpu {options.gpu}: no datasheet here; known are {', '.join(speed.GPUS)}")
     return options, rest
 
 
@@ -99,17 +106,16 @@ def _refuse(message: str):
     raise InputError(message)
 
 
-def _device(options) -> tuple[float, str | None]:
+def _device(options, on_cpu: bool) -> tuple[float, str | None]:
     """(bytes of memory to fit into, datasheet key of the GPU or None where none is known)."""
     from trainers.planning import speed
 
-    if options.cpu:
+    if on_cpu:
         import psutil
 
         return (options.vram * GB if options.vram else float(psutil.virtual_memory().total)), None
     if options.gpu:
-        if (known := speed.gpu(options.gpu)) is None:
-            raise InputError(f"--gpu {options.gpu}: no datasheet here; known are {', '.join(speed.GPUS)}")
+        known = speed.gpu(options.gpu)
         return (options.vram * GB if options.vram else speed.GPUS[known].memory), known
     import torch
 
@@ -149,22 +155,27 @@ def _settings(stage: str, argv: list[str], overrides: dict | None = None) -> dic
     found = recipe.settings(kinds, argv, __doc__, overrides)
     if not found["model_name_or_path"]:
         raise InputError("model_name_or_path is not set; give a model folder or a Hub id")
-    training.check_numbers(found)
+    training.check_keys(found)
     return found | shape.stored_as(found["model_name_or_path"], found["model_revision"])
 
 
-def _stage(name: str, settings: dict, options, vram: float, gpu: str | None) -> dict:
+def _stage(name: str, settings: dict, options) -> dict:
     """The plan of one stage, as JSON has it: bytes and seconds."""
     from trainers.planning import knobs, memory, setup, shape, speed, workload
 
     model = shape.of(settings["model_name_or_path"], settings["model_revision"])
-    tokens = options.tokens or workload.tokens(name, settings, options.gpus)
-    now = setup.of(settings, options.gpus, options.sharded, options.cpu or settings["use_cpu"], tokens)
+    on_cpu = options.cpu or (settings["use_cpu"] and not options.gpu)
+    vram, gpu = _device(options, on_cpu)
+    seen = workload.of(name, settings, options.gpus, options.tokens)
+    now = setup.of(settings, options.gpus, options.sharded, on_cpu, seen.tokens, seen.by_letter, seen.grows_with_length)
     plan = memory.plan(model, now)
     largest = knobs.largest_that_fits(model, now, vram)
-    rate = None if now.on_cpu else speed.of(model, now, gpu or "H100", speed.measurements())
+    fullness = seen.fullness(now.length)
+    rate = None if now.on_cpu else speed.of(model, now, gpu or "H100", speed.measurements(), fullness)
     found = {
         "model": settings["model_name_or_path"],
+        "kind": model.kind,
+        "is_counted": model.kind in shape.COUNTED,
         "parameters": model.parameters,
         "trained": memory.trained(model, now),
         "setup": dataclasses.asdict(now) | {"fuses": now.fuses, "captures": now.captures},
@@ -179,12 +190,13 @@ def _stage(name: str, settings: dict, options, vram: float, gpu: str | None) -> 
             {"keys": knob.keys, "costs": knob.costs, "saves": knob.saved, "fits": plan.shown - knob.saved <= vram}
             for knob in knobs.knobs(model, now)
         ],
-        "tokens": tokens,
+        "all_knobs": knobs.together(model, now),
+        "tokens": seen.tokens,
         "gpu": gpu,
         "speed": rate and dataclasses.asdict(rate),
     }
-    if rate and tokens:
-        found["seconds"] = [START + tokens / (bound * now.gpus) for bound in (rate.high, rate.low)]
+    if rate and seen.tokens:
+        found["seconds"] = [START + seen.tokens / (bound * now.gpus) for bound in (rate.high, rate.low)]
     return found
 
 
@@ -206,7 +218,10 @@ def _text(name: str, stage: dict) -> str:
     whole = "as nvidia-smi shows it: with CUDA's context and reserves"
     whole = "the whole process" if setup["on_cpu"] else whole + (", and the graphs'" if setup["captures"] else "")
     added = "in all" if setup["on_cpu"] else "allocated peak, as cost.json records it"
-    lines += [f"  {_gb(stage['allocated'])}  {added}", f"  {_gb(stage['shown'])}  {whole}", "", *_fit(stage)]
+    lines += [f"  {_gb(stage['allocated'])}  {added}", f"  {_gb(stage['shown'])}  {whole}"]
+    if not stage["is_counted"]:
+        lines.append(f"  activations are counted as Llama's; {stage['kind']} may keep up to two fifths more")
+    lines += ["", *_fit(stage)]
     return "\n".join([*lines, "", *_time(stage)])
 
 
@@ -234,6 +249,10 @@ def _fit(stage: dict) -> list[str]:
             continue
         fits = "" if stage["fits"] else "fits" if knob["fits"] else "not enough alone"
         lines.append(f"  {_gb(-knob['saves'])}  {knob['keys']}  [{'; '.join(filter(None, (knob['costs'], fits)))}]")
+    if not (stage["fits"] or largest):
+        least = stage["all_knobs"]
+        mend = "" if least <= room else ", and it does not fit; take a smaller model or a larger accelerator"
+        lines.append(f"  {_gb(least)}  is left where all are turned as far as they go{mend}")
     return lines
 
 

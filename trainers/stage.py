@@ -93,22 +93,12 @@ def settle(training, model, run: RunArguments) -> Path:
     """
     if training.output_dir in (None, "", "trainer_output"):
         raise InputError("output_dir is not set; name the folder for adapter, loss and checkpoints")
-    for key, reason in NOT_HERE.items():
-        if getattr(training, key):
-            raise InputError(f"{key} has no place here: {reason}; take the key out")
-    if training.save_strategy not in ("steps", "epoch"):
-        raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
-    check_numbers(vars(training) | vars(run))
+    check_keys(vars(training) | vars(run))
     model.model_name_or_path = _without_tilde(model.model_name_or_path)
     run.adapter = _without_tilde(run.adapter)
-    if training.packing and training.max_length is None:
-        raise InputError("max_length: packed rows need a length; give a number of tokens, or say 'packing: false'")
     processes.check(training, model)
     adapter.check_base(model, run.full_finetuning)
     adapter.keep_target_a_name(model)
-    if run.full_finetuning and (run.adapter or run.merge):
-        key = "adapter" if run.adapter else "merge"
-        raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
     scales_all = run.full_finetuning or not (model.use_dora or model.lora_modules_to_save)
     if run.adapter_scale != 1 and not (scales_all and 0 < run.adapter_scale < math.inf):
         raise InputError(
@@ -131,8 +121,19 @@ def _without_tilde(name: str | None) -> str | None:
     return os.path.expanduser(name) if name else name
 
 
-def check_numbers(settings: dict) -> None:
-    """Raise InputError where a number is too small for its key, infinite or none at all; None is a key left out."""
+def check_keys(settings: dict) -> None:
+    """Raise InputError where what a recipe says cannot be trained, whatever the model and the machine: keys that have
+    no place here, and numbers too small for their key, infinite or none at all; None is a key left out."""
+    for key, reason in NOT_HERE.items():
+        if settings[key]:
+            raise InputError(f"{key} has no place here: {reason}; take the key out")
+    if getattr(settings["save_strategy"], "value", settings["save_strategy"]) not in ("steps", "epoch"):
+        raise InputError("save_strategy must be steps or epoch: a run resumes from its checkpoints")
+    if settings["packing"] and settings["max_length"] is None:
+        raise InputError("max_length: packed rows need a length; give a number of tokens, or say 'packing: false'")
+    if settings["full_finetuning"] and (settings["adapter"] or settings["merge"]):
+        key = "adapter" if settings["adapter"] else "merge"
+        raise InputError(f"{key} has no place in a full fine-tuning, which has no adapter; take the key out")
     for key, least in LEAST.items():
         if settings[key] is not None and not least <= settings[key] < math.inf:
             raise InputError(f"{key} is {settings[key]}; it must be a number from {least} on")
@@ -287,7 +288,10 @@ def _next_knob(stage: Stage) -> str:
     """What to change where memory is full."""
     from trainers.planning import knobs
 
-    return knobs.advice(vars(stage.model) | vars(stage.training) | vars(stage.acceleration))
+    settings = vars(stage.model) | vars(stage.training) | vars(stage.acceleration) | vars(stage.run)
+    if "activation_checkpointing" not in stage.config:
+        settings["activation_checkpointing"] = None  # transformers fills in both of its names
+    return knobs.advice(settings)
 
 
 def _write_data(stage: Stage) -> None:

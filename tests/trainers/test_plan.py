@@ -529,3 +529,115 @@ def test_models_that_are_more_than_they_seem_are_refused(tmp_path, kind, changes
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=complaint):
         shape.of(tmp_path)
+
+
+# What the data say
+
+
+def test_what_is_learned_decides_how_many_tokens_are_scored(recipe_file, write_jsonl, make_item, capsys):
+    def labelled(**changes):
+        plan.main(["--config", recipe_file(**changes), "--json"])
+        return json.loads(capsys.readouterr().out)["sft"]["setup"]["labelled"]
+
+    chats = [{"question": f"What is {n}?", "answer": f"A number, and a long story of {n}."} for n in range(8)]
+    told = write_jsonl(chats, "chats.jsonl")
+    asked = write_jsonl([make_item(n) for n in range(8)], "exam.jsonl")
+    assert labelled(sources=[asked]) == setup.LETTER_LABELS < labelled(sources=[told]) == 1
+    assert labelled(sources=[asked, told]) == labelled(sources=[asked], answer_style="rationale") == 1
+    packed = {"packing": True, "max_steps": 4}
+    assert labelled(sources=[told], **packed) == 1 and labelled(sources=[asked], **packed) == setup.LETTER_LABELS
+    assert labelled(sources=["nowhere.jsonl"]) == 1  # it may be anything
+    assert labelled(sources=["medqa"], **packed) == setup.LETTER_LABELS
+
+
+def test_rows_that_are_not_full_take_as_long_to_launch(recipe_file, qwen, capsys):
+    def seconds(**changes):
+        common = {"use_cpu": False, "model_name_or_path": qwen, "max_steps": -1, "num_train_epochs": 500}
+        common |= {"max_length": 2048, "compile_layers": False}
+        plan.main(["--config", recipe_file(**common, **changes), "--json", "--gpu", "H100"])
+        found = json.loads(capsys.readouterr().out)["sft"]
+        return found["seconds"][0] - plan.START, found
+
+    packed, of_packed = seconds(packing=True)
+    loose, of_loose = seconds(packing=False)
+    assert of_packed["tokens"] == of_loose["tokens"]
+    micro_batches = 500 * 16 / 4
+    launch = float(re.search(r"([0-9.]+) s to launch", of_loose["speed"]["source"])[1])
+    assert loose == pytest.approx(micro_batches * launch, rel=0.05) and loose > 10 * packed
+
+
+def test_halving_rows_may_leave_too_few_tokens_to_compile_for(qwen, capsys):
+    steps = acceleration.COMPILES_FROM // (2 * 4 * 1024) + 1  # of published_sft's rows a step
+    settings = ["--max_steps", str(steps), "--packing", "true", "--packing_strategy", "bfd", "--sources", "medqa"]
+    common = ["--config", "published_sft", "--model_name_or_path", qwen, "--json", *settings]
+
+    def planned(*more):
+        plan.main([*common, *more])
+        return json.loads(capsys.readouterr().out)["sft"]
+
+    whole, half = planned(), planned("--max_length", "512")
+    (knob,) = [knob for knob in whole["knobs"] if knob["keys"] == "max_length: 512"]
+    assert whole["setup"]["compiled"] and not half["setup"]["compiled"]
+    assert knob["saves"] == pytest.approx(whole["shown"] - half["shown"])
+    demanded = planned("--compile_layers", "true")
+    (knob,) = [knob for knob in demanded["knobs"] if knob["keys"] == "max_length: 512"]
+    assert knob["saves"] == pytest.approx(
+        demanded["shown"] - planned("--compile_layers", "true", "--max_length", "512")["shown"]
+    )
+
+
+def test_knobs_bear_the_recipe_s_own_names_and_leave_what_is_fixed(made):
+    def keys(*arguments):
+        return [knob.keys for knob in knobs.knobs(MODEL, made("--gradient_checkpointing", "false", *arguments))]
+
+    assert "gradient_checkpointing: true" in keys() and "lora_r: 16" in keys("--lora_r", "32")
+    assert "activation_checkpointing: true" in keys("--activation_checkpointing", "false")
+    graphs = keys("--cuda_graph", "true", "--compile_layers", "true")
+    assert graphs and not any("checkpointing" in each for each in graphs)
+    assert not any(each.startswith("lora_r") for each in keys("--lora_r", "32", "--adapter", "runs/before/adapter"))
+
+
+def test_where_all_knobs_are_too_few_it_says_so(planned):
+    def least(vram):
+        _, said = planned("subsets_qlora_sft", "--vram", vram, "--tokens", 1000)
+        (line,) = [line for line in said.splitlines() if "where all are turned" in line]
+        return line
+
+    assert least(1).endswith("it does not fit; take a smaller model or a larger accelerator")
+    assert least(8).endswith("is left where all are turned as far as they go")
+    assert float(least(1).split()[0]) == float(least(8).split()[0]) < 8
+    assert "where all are turned" not in planned("subsets_qlora_sft", "--vram", 80, "--tokens", 1000)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--sharded"], "--sharded: one device has nothing to share with"),
+        (["--gpu", "A100"], "--gpu A100: may be A100 80GB or A100 40GB; say which"),
+        (["--max_steps", "-1", "--num_train_epochs", "1e308"], "num_train_epochs: 1e.308 are more than can be counted"),
+        (["--push_to_hub", "true"], "push_to_hub has no place here"),
+        (["--save_strategy", "no"], "save_strategy must be steps or epoch"),
+    ],
+)
+def test_what_training_refuses_is_not_planned(recipe_file, arguments, complaint):
+    with pytest.raises(InputError, match=complaint):
+        plan.main(["--config", recipe_file(), *arguments])
+
+
+def test_a_recipe_for_the_cpu_is_planned_for_it_unless_a_gpu_is_named(recipe_file, capsys):
+    def planned(*arguments, **changes):
+        plan.main(["--config", recipe_file(**changes), "--json", *arguments])
+        return json.loads(capsys.readouterr().out)["sft"]
+
+    said, asked = planned(use_cpu=True), planned("--cpu", use_cpu=False)
+    assert said["memory"] == asked["memory"] and said["shown"] == asked["shown"] and said["setup"]["on_cpu"]
+    named = planned("--gpu", "RTX 4060", use_cpu=True)
+    assert named["memory"] == 8e9 and not named["setup"]["on_cpu"]
+
+
+def test_a_model_of_a_kind_that_was_not_checked_is_told_as_such(qwen, planned):
+    note = "activations are counted as Llama's; olmo2 may keep"
+    assert note not in planned("published_sft", "--tokens", 1000)[1]
+    config = QWEN | {"model_type": "olmo2", "num_hidden_layers": 2}
+    (Path(qwen) / "config.json").write_text(json.dumps(config))
+    assert note in planned("published_sft", "--tokens", 1000)[1]

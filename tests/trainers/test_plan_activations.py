@@ -33,6 +33,7 @@ def build():
             head_dim=width // 4,
             vocab_size=300,
             tie_word_embeddings=True,
+            pad_token_id=0,
         )
         dtype = torch.float32 if setup.stream == 4 else torch.bfloat16
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
@@ -135,6 +136,15 @@ def test_autograd_saves_what_is_foretold(build, change, sizes):
     setup = dataclasses.replace(LORA, **change)
     model, model_shape = build(setup, **sizes)
     assert saved_bytes(model, setup) == foretold(model_shape, setup)
+
+
+@pytest.mark.parametrize("kind", [*shape.COUNTED, "olmo2", "exaone4"])
+@pytest.mark.parametrize("change", [{}, {"rank": None, "base": "float32", "stream": 4}], ids=str)
+def test_kinds_of_models_keep_what_is_foretold_or_are_not_among_those_that_do(build, kind, change):
+    setup = dataclasses.replace(LORA, length=64, **change)
+    model, model_shape = build(setup, width=128, inner=320, layers=3, kind=kind)
+    error = foretold(model_shape, setup) / saved_bytes(model, setup) - 1
+    assert abs(error) < 0.05 if kind in shape.COUNTED else -0.4 < error < -0.05
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

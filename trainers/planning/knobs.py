@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from medtasks.errors import InputError
+from trainers.acceleration import COMPILES_FROM
 from trainers.planning import memory, retry, setup, shape
 from trainers.planning.setup import Setup
 from trainers.planning.shape import Shape
@@ -37,16 +38,23 @@ def knobs(model: Shape, now: Setup) -> list[Knob]:
     return found
 
 
+def together(model: Shape, now: Setup) -> float:
+    """The bytes that all knobs leave (:attr:`trainers.planning.memory.Plan.shown`), each turned as far as it goes."""
+    while found := knobs(model, now):
+        now = found[0].setup
+    return memory.plan(model, now).shown
+
+
 def _changes(now: Setup):
     if split := retry.smaller_split(now.micro_batch, now.accumulation):
         keys = f"per_device_train_batch_size: {split[0]}, gradient_accumulation_steps: {split[1]}"
         yield keys, "a little time", {"micro_batch": split[0], "accumulation": split[1]}
-    if now.checkpointing == "off":
-        yield "gradient_checkpointing: true", "time: the forward twice", {"checkpointing": "all"}
+    if now.checkpointing == "off" and "gradient_checkpointing" not in now.fixed:
+        yield f"{now.checkpointing_key}: true", "time: the forward twice", {"checkpointing": "all"}
     if not (now.compiled or now.on_cpu or now.sharded):
         yield "compile_layers: true", "20 s and more to compile, then less time", {"compiled": True}
     if now.length >= 2 * SHORTEST:
-        yield f"max_length: {now.length // 2}", "longer examples are dropped or cut", {"length": now.length // 2}
+        yield f"max_length: {now.length // 2}", "longer examples are dropped or cut", _halved(now)
     if now.rank is None:
         keys = "full_finetuning: false, use_peft: true, lora_target_modules: all-linear"
         yield keys, "an adapter learns in place of all weights", {"rank": 16}
@@ -59,10 +67,17 @@ def _changes(now: Setup):
         yield keys, "time, some accuracy of the base", four_bits
     if "8bit" not in now.optim:
         yield "optim: adamw_8bit", "moments in 8 bits", {"optim": "adamw_8bit"}
-    if now.rank and now.rank >= 2 * SMALLEST_RANK:
+    if now.rank and now.rank >= 2 * SMALLEST_RANK and "lora_r" not in now.fixed:
         yield f"lora_r: {now.rank // 2}", "a smaller adapter", {"rank": now.rank // 2}
     if now.rank and now.dropout:
         yield "lora_dropout: 0", "no dropout", {"dropout": 0.0}
+
+
+def _halved(now: Setup) -> dict:
+    """Rows of half the length; a run of so many steps then has half the tokens, which may be too few to compile for."""
+    tokens = now.compiles_from and now.compiles_from // 2
+    compiled = now.compiled and (tokens is None or tokens >= COMPILES_FROM)
+    return {"length": now.length // 2, "compiled": compiled, "compiles_from": tokens}
 
 
 def largest_that_fits(model: Shape, now: Setup, vram: float) -> Setup | None:

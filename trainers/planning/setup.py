@@ -33,6 +33,8 @@ DEFAULTS = {
 """What the keys that count have where a recipe does not have them."""
 UNCOUNTED = ("lora_modules_to_save", "use_dora", "label_smoothing_factor")
 """Keys that take memory which nothing here counts."""
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+"""transformers' newer name for it, which wins, and the older."""
 LETTER_LABELS = 0.05
 """Share of tokens that are labelled at most where a letter is the answer: the letter and the end, of 40 and more."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
@@ -73,6 +75,9 @@ class Setup:
         gpus: devices that train together.
         sharded: whether weights, gradients and moments are divided among them (FSDP), or each has all (DDP).
         on_cpu: whether the CPU trains.
+        compiles_from: tokens of the whole run, if they decide whether layers are compiled, and go with ``length``.
+        checkpointing_key: the recipe's name for checkpointing: transformers' older one, or the newer.
+        fixed: keys that cannot be turned: those of an adapter that learns on, and what ``cuda_graph: true`` forbids.
     """
 
     micro_batch: int
@@ -98,6 +103,9 @@ class Setup:
     gpus: int = 1
     sharded: bool = False
     on_cpu: bool = False
+    compiles_from: int | None = None
+    checkpointing_key: str = CHECKPOINTING[1]
+    fixed: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -146,7 +154,15 @@ class Setup:
         return self.base if self.rank else f"full {self.base}"
 
 
-def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = False, tokens: int | None = None) -> Setup:
+def of(
+    settings: dict,
+    gpus: int = 1,
+    sharded: bool = False,
+    on_cpu: bool = False,
+    tokens: int | None = None,
+    by_letter: bool | None = None,
+    grows_with_length: bool = False,
+) -> Setup:
     """The setup that a recipe's settings describe; where keys are missing, the :data:`DEFAULTS` count.
 
     A model that learns whole is held in float32 (:func:`trainers.adapter.check_base`), whatever ``dtype`` says.
@@ -154,6 +170,8 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
     Args:
         tokens: of the whole run, by which a GPU decides whether to compile where the recipe does not; None: it does
             not, which takes the more memory.
+        by_letter: whether a letter is all that is learned of every example; None: as ``answer_style`` says.
+        grows_with_length: whether ``tokens`` go with ``max_length``.
 
     Raises:
         InputError: settings that cannot be planned.
@@ -176,6 +194,7 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r"):
         if not isinstance(settings[key], int) or settings[key] < 1:
             raise InputError(f"{key}: {settings[key]} is no number from 1 on")
+    by_letter = settings.get("answer_style") == "letter" if by_letter is None else by_letter
     checkpointing, every = _checkpointing(settings)
     bf16, fp16 = settings["bf16"], bool(settings["fp16"])
     return Setup(
@@ -193,7 +212,7 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
         checkpointing=checkpointing,
         every=every,
         optim=str(getattr(settings["optim"], "value", settings["optim"])),
-        labelled=LETTER_LABELS if settings.get("answer_style") == "letter" else 1.0,
+        labelled=LETTER_LABELS if by_letter else 1.0,
         attention=_attention(settings),
         packed=bool(settings["packing"]),
         fused=bool(settings["fused"]),
@@ -202,7 +221,16 @@ def of(settings: dict, gpus: int = 1, sharded: bool = False, on_cpu: bool = Fals
         gpus=gpus,
         sharded=sharded,
         on_cpu=on_cpu,
+        compiles_from=tokens if grows_with_length and settings["compile_layers"] is None else None,
+        checkpointing_key=CHECKPOINTING[settings.get(CHECKPOINTING[0]) is None],
+        fixed=_fixed(settings),
     )
+
+
+def _fixed(settings: dict) -> tuple[str, ...]:
+    """Keys that no knob may turn: captured graphs that are demanded leave no checkpointing, an adapter its shape."""
+    of_graphs = ("gradient_checkpointing",) if settings["cuda_graph"] else ()
+    return of_graphs + (("lora_r",) if settings.get("adapter") else ())
 
 
 def _base(settings: dict, dtype: str) -> str:
@@ -253,7 +281,7 @@ def _matched(pattern: str) -> tuple[str, ...]:
 
 def _checkpointing(settings: dict) -> tuple[str, int]:
     """How layers are checkpointed, and every how many; ``activation_checkpointing`` is transformers' newer name."""
-    new, old = ("activation_checkpointing", "gradient_checkpointing")
+    new, old = CHECKPOINTING
     is_on = settings[old] if settings.get(new) is None else settings[new]
     how = settings.get(f"{new}_kwargs") or settings.get(f"{old}_kwargs") or {}
     try:

@@ -62,8 +62,18 @@ def gpu(name: str) -> str | None:
     words = set(re.split(r"[\s-]+", name.lower().strip())) - MAKER
     if not words or words & OTHERS:
         return None
+    found = _alike(words)
+    return found[0] if len(found) == 1 else None
+
+
+def candidates(name: str) -> list[str]:
+    """The datasheets' keys that a name may mean."""
+    return _alike(set(re.split(r"[\s-]+", name.lower().strip())) - MAKER)
+
+
+def _alike(words: set[str]) -> list[str]:
     keys = {key: set(key.lower().split()) for key in GPUS}
-    return next((key for key, own in keys.items() if own <= words or words <= own), None)
+    return [key for key, own in keys.items() if own <= words or (words and words <= own)]
 
 
 def measurements(path: Path = MEASUREMENTS) -> list[dict]:
@@ -85,8 +95,12 @@ def operations(model: Shape, setup: Setup) -> float:
     return layers + setup.labelled * (6 + learning) * model.vocabulary * model.hidden
 
 
-def of(model: Shape, setup: Setup, name: str, measured: list[dict]) -> Speed | None:
-    """The speed on the GPU ``name`` (a key of :data:`GPUS`); None where nothing was measured."""
+def of(model: Shape, setup: Setup, name: str, measured: list[dict], fullness: float = 1.0) -> Speed | None:
+    """The speed on the GPU ``name`` (a key of :data:`GPUS`); None where nothing was measured.
+
+    Args:
+        fullness: the share of a micro-batch's tokens that are there: launching takes as long for fewer.
+    """
     on_it = [each for each in measured if gpu(each["gpu"]) == name] or measured
     alike = [each for each in on_it if each["compiled"] == setup.compiled] or on_it
     if not alike:
@@ -98,11 +112,12 @@ def of(model: Shape, setup: Setup, name: str, measured: list[dict]) -> Speed | N
     scales = [1.0]
     if other != name and other is not None:
         scales = [getattr(GPUS[name], what) / getattr(GPUS[other], what) for what in ("operations", "bandwidth")]
-    work = setup.tokens * operations(model, setup)
+    tokens = fullness * setup.tokens
+    work = tokens * operations(model, setup)
     seconds = [max(launch, work / (rate * scale)) for scale in scales]
     return Speed(
-        setup.tokens / max(seconds),
-        setup.tokens / min(seconds),
+        tokens / max(seconds),
+        tokens / min(seconds),
         _source(alike[0]["gpu"], rate, launch, is_bound=launch == max(seconds))
         + (f"; scaled to {name} by the datasheets' rates of memory and of arithmetic" if len(scales) > 1 else ""),
     )
