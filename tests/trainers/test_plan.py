@@ -641,3 +641,35 @@ def test_a_model_of_a_kind_that_was_not_checked_is_told_as_such(qwen, planned):
     config = QWEN | {"model_type": "olmo2", "num_hidden_layers": 2}
     (Path(qwen) / "config.json").write_text(json.dumps(config))
     assert note in planned("published_sft", "--tokens", 1000)[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["published_sft"],
+        ["subsets_qlora_sft"],
+        ["exams_qlora_sft"],
+        ["qlora_8gb_sft"],
+        ["published_cpt"],
+        ["ddp_sft", "--gpus", "2"],
+        ["fsdp_qlora_sft", "--gpus", "2", "--sharded"],
+        ["published_sft", "--use_peft", "false"],
+        ["exams_qlora_sft", "--use_peft", "false", "--load_in_4bit", "false", "--dequantize_base", "false"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_knob_saves_is_what_a_plan_with_it_turned_tells(qwen, arguments, capsys, monkeypatch):
+    monkeypatch.setenv("MEDTASKS_DATA", "sample")
+    name, *rest = arguments
+    common = ["--config", name, "--model_name_or_path", qwen, "--json", "--tokens", "1000000", "--vram", "80", *rest]
+
+    def planned(*more):
+        plan.main([*common, *more])
+        (found,) = json.loads(capsys.readouterr().out).values()
+        return found
+
+    now = planned()
+    assert now["knobs"]
+    for knob in now["knobs"]:
+        turned = [word for pair in knob["keys"].split(", ") for word in ("--" + pair).split(": ")]
+        assert knob["saves"] == pytest.approx(now["shown"] - planned(*turned)["shown"], rel=1e-6), knob["keys"]

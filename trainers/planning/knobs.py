@@ -57,7 +57,7 @@ def _changes(now: Setup):
         yield f"max_length: {now.length // 2}", "longer examples are dropped or cut", _halved(now)
     if now.rank is None:
         keys = "full_finetuning: false, use_peft: true, lora_target_modules: all-linear"
-        yield keys, "an adapter learns in place of all weights", {"rank": 16}
+        yield keys, "an adapter learns in place of all weights", dict(now.as_adapter)
     elif now.dequantized:
         yield "dequantize_base: false", "time", {"base": "nf4", "dequantized": False}
     elif not now.quantized:

@@ -77,6 +77,7 @@ class Setup:
         on_cpu: whether the CPU trains.
         compiles_from: tokens of the whole run, if they decide whether layers are compiled, and go with ``length``.
         checkpointing_key: the recipe's name for checkpointing: transformers' older one, or the newer.
+        as_adapter: what else is so where an adapter learns in place of all weights: attributes and their values.
         fixed: keys that cannot be turned: those of an adapter that learns on, and what ``cuda_graph: true`` forbids.
     """
 
@@ -105,6 +106,7 @@ class Setup:
     on_cpu: bool = False
     compiles_from: int | None = None
     checkpointing_key: str = CHECKPOINTING[1]
+    as_adapter: tuple[tuple[str, object], ...] = (("rank", DEFAULTS["lora_r"]),)
     fixed: tuple[str, ...] = ()
 
     @property
@@ -182,7 +184,7 @@ def of(
         raise InputError(f"dtype: '{dtype}' is none of {', '.join(DTYPES)}")
     if (settings["load_in_4bit"] or settings["load_in_8bit"]) and not settings["use_peft"]:
         raise InputError("a base in 4 or 8 bits cannot learn itself; say 'use_peft: true', or take load_in_4bit out")
-    dtype = dtype if settings["use_peft"] else "float32"
+    stored, dtype = dtype, dtype if settings["use_peft"] else "float32"
     if uncounted := [key for key in UNCOUNTED if settings.get(key)]:
         raise InputError(
             f"{uncounted[0]} is not planned: what it takes is not counted; take the key out to plan the rest"
@@ -223,7 +225,19 @@ def of(
         on_cpu=on_cpu,
         compiles_from=tokens if grows_with_length and settings["compile_layers"] is None else None,
         checkpointing_key=CHECKPOINTING[settings.get(CHECKPOINTING[0]) is None],
+        as_adapter=_as_adapter(settings, stored),
         fixed=_fixed(settings),
+    )
+
+
+def _as_adapter(settings: dict, dtype: str) -> tuple[tuple[str, object], ...]:
+    """What a LoRA adapter of all maps changes in the setup: the base then is in the recipe's ``dtype``."""
+    return (
+        ("base", _base(settings, dtype)),
+        ("stream", BYTES[dtype]),
+        ("rank", settings["lora_r"]),
+        ("targets", "all-linear"),
+        ("dropout", float(settings["lora_dropout"])),
     )
 
 
