@@ -22,8 +22,8 @@ DATA, DROPPED = "data.json", "dropped.jsonl"
 SHOWN = ("loss.json", "eval.json", "loss.png", "cost.json", DATA, DROPPED, guards.DIVERGED, trackers.FOLDER)
 OURS = (FINISHED, *LEARNED, *SHOWN, RUN)
 """What a run leaves, in the order in which it may be removed, or moved."""
-EARLIER = ".earlier"
-"""Where the run that is replaced waits."""
+EARLIER, FORGOTTEN = ".earlier", ".forgotten"
+"""Where the run that is replaced waits, and where it goes when it is removed."""
 
 INERT = {
     "output_dir",
@@ -145,6 +145,7 @@ def _locked(out: Path):
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another output_dir") from error
     try:
+        _remove(out / FORGOTTEN)
         _bring_back(out)
         _demand_ours(out)
         yield
@@ -174,8 +175,10 @@ def keep(out: Path, run: dict) -> None:
 
 def forget_earlier(out: Path) -> None:
     """Remove the run that this one replaces: it has a checkpoint of its own."""
-    clear(out / EARLIER)
-    _remove_empty(out / EARLIER)
+    _remove(out / FORGOTTEN)
+    if (out / EARLIER).is_dir():
+        (out / EARLIER).rename(out / FORGOTTEN)  # at one stroke: half of it must not come back
+        _remove(out / FORGOTTEN)
 
 
 def clear(out: Path) -> None:

@@ -201,6 +201,7 @@ def train(stage: Stage, is_reserved: bool = False) -> None:
             everyone.wait_for_everyone()
             if first:
                 _publish(stage, run)
+                run_folder.forget_earlier(out)  # of a run killed right after its last checkpoint
         if first:
             _merge_if_asked(stage)  # of a run that finished without
             if not stage.run.keep_checkpoints:

@@ -283,6 +283,36 @@ def test_a_run_replaces_another_once_it_has_a_checkpoint(recipe_file, monkeypatc
     assert not (out / run_folder.EARLIER).exists() and read_json(out / "training.json")["seed"] == 7
 
 
+def test_a_replaced_run_that_was_removed_by_half_does_not_come_back(recipe_file, monkeypatch):
+    path = recipe_file()
+    train(path)
+
+    def cut(folder, **_):
+        if folder.name == run_folder.FORGOTTEN:
+            (folder / "run.json").unlink()
+            raise KeyboardInterrupt
+        return remove(folder)
+
+    remove = shutil.rmtree
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_folder.shutil, "rmtree", cut)
+        train(path, "--seed", "7", "--overwrite")
+    out = train(path, "--seed", "7")
+    assert read_json(out / "training.json")["seed"] == 7 and read_json(out / "cost.json")["attempts"] == 2
+    assert not any((out / name).exists() for name in (run_folder.EARLIER, run_folder.FORGOTTEN))
+
+
+def test_a_replaced_run_goes_though_the_last_checkpoint_was_the_last_thing_done(recipe_file, monkeypatch):
+    path = recipe_file(save_steps=6)
+    train(path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "_keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(path, "--seed", "7", "--overwrite")
+    monkeypatch.setattr(stage, "_build", lambda _: pytest.fail("trained again"))
+    out = train(path, "--seed", "7")
+    assert read_json(out / "training.json")["seed"] == 7 and not (out / run_folder.EARLIER).exists()
+
+
 @pytest.mark.parametrize("cut_at", range(5))
 def test_a_run_whose_setting_aside_was_cut_short_is_whole_again(tmp_path, monkeypatch, cut_at):
     out, rename, moved = tmp_path / "out", Path.rename, []
