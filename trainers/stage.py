@@ -105,6 +105,11 @@ def settle(training, model, run: RunArguments) -> Path:
             f"adapter_scale {run.adapter_scale}: it is above 0, and for LoRA (neither DoRA nor lora_modules_to_save) "
             "or all weights"
         )
+    if model.lora_modules_to_save and model.dtype in ("bfloat16", "float16") and not (training.bf16 or training.fp16):
+        raise InputError(
+            f"lora_modules_to_save: they learn in float32, and the base computes in {model.dtype}; say 'bf16: true', "
+            "or 'dtype: float32'"
+        )
     out = Path(training.output_dir)
     trackers.settle(training, out)
     training.output_dir = str(out / run_folder.CHECKPOINTS)

@@ -460,6 +460,14 @@ def test_one_target_is_a_name_as_several_are(recipe_file):
     assert len(learned) == 4 and all(".q_proj.lora_" in name for name in learned)
 
 
+def test_whole_modules_of_a_base_in_16_bits_need_autocast(recipe_file, tmp_path):
+    whole = {"dtype": "bfloat16", "lora_modules_to_save": ["lm_head"], "lora_target_modules": ["q_proj"]}
+    with pytest.raises(InputError, match="lora_modules_to_save: they learn in float32.*say 'bf16: true'"):
+        train(recipe_file(**whole))
+    assert not (tmp_path / "out").exists()
+    assert (train(recipe_file(bf16=True, max_steps=1, **whole)) / "adapter").is_dir()
+
+
 def test_settings_that_do_not_go_together_leave_nothing(recipe_file, tmp_path):
     with pytest.raises(InputError, match="do not go together.*no_such_layer"):
         train(recipe_file(lora_target_modules="no_such_layer"))
