@@ -220,7 +220,7 @@ def _text(name: str, stage: dict) -> str:
     added = "in all" if setup["on_cpu"] else "allocated peak, as cost.json records it"
     lines += [f"  {_gb(stage['allocated'])}  {added}", f"  {_gb(stage['shown'])}  {whole}"]
     if not stage["is_counted"]:
-        lines.append(f"  activations are counted as Llama's; {stage['kind']} may keep up to two fifths more")
+        lines.append(f"  activations are counted as Llama's; {stage['kind']} may keep up to 1.7 times as much")
     lines += ["", *_fit(stage)]
     return "\n".join([*lines, "", *_time(stage)])
 

@@ -636,9 +636,9 @@ def test_a_recipe_for_the_cpu_is_planned_for_it_unless_a_gpu_is_named(recipe_fil
 
 
 def test_a_model_of_a_kind_that_was_not_checked_is_told_as_such(qwen, planned):
-    note = "activations are counted as Llama's; olmo2 may keep"
+    note = "activations are counted as Llama's; seed_oss may keep"
     assert note not in planned("published_sft", "--tokens", 1000)[1]
-    config = QWEN | {"model_type": "olmo2", "num_hidden_layers": 2}
+    config = QWEN | {"model_type": "seed_oss", "num_hidden_layers": 2}
     (Path(qwen) / "config.json").write_text(json.dumps(config))
     assert note in planned("published_sft", "--tokens", 1000)[1]
 

@@ -138,13 +138,13 @@ def test_autograd_saves_what_is_foretold(build, change, sizes):
     assert saved_bytes(model, setup) == foretold(model_shape, setup)
 
 
-@pytest.mark.parametrize("kind", [*shape.COUNTED, "olmo2", "exaone4"])
+@pytest.mark.parametrize("kind", [*shape.COUNTED, "seed_oss"])
 @pytest.mark.parametrize("change", [{}, {"rank": None, "base": "float32", "stream": 4}], ids=str)
 def test_kinds_of_models_keep_what_is_foretold_or_are_not_among_those_that_do(build, kind, change):
     setup = dataclasses.replace(LORA, length=64, **change)
     model, model_shape = build(setup, width=128, inner=320, layers=3, kind=kind)
     error = foretold(model_shape, setup) / saved_bytes(model, setup) - 1
-    assert abs(error) < 0.05 if kind in shape.COUNTED else -0.4 < error < -0.05
+    assert abs(error) < 0.05 if kind in shape.COUNTED else -0.45 < error < -0.3
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -269,7 +269,7 @@ def test_nf4_takes_the_bytes_that_bitsandbytes_takes():
         assert held / (1024 * 4096) == pytest.approx(said, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "phi3", "olmo2", "exaone4"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_parameters_are_counted_from_the_configuration(kind, tied):
     import torch
@@ -277,6 +277,7 @@ def test_parameters_are_counted_from_the_configuration(kind, tied):
 
     sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300, "tie_word_embeddings": tied}
+    sizes |= {"pad_token_id": 0}
     config = AutoConfig.for_model(kind, **sizes)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -284,8 +285,9 @@ def test_parameters_are_counted_from_the_configuration(kind, tied):
 
 
 def test_adapters_are_counted(build):
-    for targets in ("all-linear", ("q_proj", "v_proj", "down_proj")):
+    named = {"qwen2": ("q_proj", "v_proj", "down_proj"), "phi3": ("qkv_proj", "o_proj"), "glm4": ("gate_up_proj",)}
+    for kind, targets in [*named.items(), *((kind, "all-linear") for kind in named)]:
         setup = dataclasses.replace(LORA, targets=targets)
-        model, model_shape = build(setup)
+        model, model_shape = build(setup, kind=kind)
         learn = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         assert memory.trained(model_shape, setup) == learn

@@ -9,6 +9,9 @@ al. 2022, arXiv:2205.14135: the output and one number a query, no scores), a gat
 from trainers.planning.setup import Setup
 from trainers.planning.shape import Product, Shape
 
+HEADS = ("q_proj", "k_proj", "v_proj", "qkv_proj")
+INPUTS = (HEADS, ("o_proj",), ("gate_proj", "up_proj", "gate_up_proj"), ("down_proj",))
+"""The maps of a layer by what goes into them, in the order of computing."""
 ROTATED, NORM_STATISTIC, LOGSUMEXP = 2, 4, 4
 """Cosine and sine; bytes of a norm's and of an attention head's one number a token."""
 
@@ -32,7 +35,7 @@ def compiled_layer(shape: Shape, setup: Setup) -> float:
     elementwise work again where it can be done in passing: of norms the residual stream and one number a token remain,
     of the MLP its two products. What goes into another product is kept.
     """
-    norms = 2 * (setup.stream * shape.hidden + NORM_STATISTIC)
+    norms = shape.norms * (setup.stream * shape.hidden + NORM_STATISTIC)
     return norms + attention(shape, setup) + 2 * setup.computed * shape.inner + _all_inputs(shape, setup)
 
 
@@ -49,7 +52,8 @@ def attention(shape: Shape, setup: Setup) -> float:
 
 def _values_are_a_part(shape: Shape, setup: Setup) -> bool:
     """Whether attention keeps values as a part of a larger tensor of which nothing else keeps the rest."""
-    together = any(len(products) > 1 and products[0].name == "q_proj" for products in fused(shape, setup))
+    together = shape.has_fused_heads
+    together = together or any(len(products) > 1 and products[0].name == "q_proj" for products in fused(shape, setup))
     rest_is_kept = shape.normed_heads and setup.computed == 4  # by the norms of queries and keys
     return together and not (setup.masked or rest_is_kept)
 
@@ -64,13 +68,9 @@ def mask_copy(setup: Setup) -> float:
 
 def groups(shape: Shape, setup: Setup) -> list[tuple[tuple[Product, ...], int, int]]:
     """The products of a layer that share an input: (products, width of the input, its bytes a number)."""
-    q, k, v, o, gate, up, down = shape.products
-    return [
-        ((q, k, v), shape.hidden, setup.stream),
-        ((o,), shape.query_width, setup.computed),
-        ((gate, up), shape.hidden, setup.stream),
-        ((down,), shape.inner, setup.computed),
-    ]
+    sources = (setup.stream, setup.computed, setup.stream, setup.computed)
+    found = [tuple(product for product in shape.products if product.name in names) for names in INPUTS]
+    return [(products, products[0].inputs, source) for products, source in zip(found, sources, strict=True)]
 
 
 def fused(shape: Shape, setup: Setup) -> list[tuple[Product, ...]]:
@@ -92,10 +92,10 @@ def _all_inputs(shape: Shape, setup: Setup) -> float:
 
 def _norms(shape: Shape, setup: Setup) -> float:
     """Bytes a token of a layer's norms: float32 copies of their inputs; normed values too where their weights learn."""
-    kept = 2 * norm(shape, setup)
-    if shape.normed_heads:
+    kept = shape.norms * norm(shape, setup)
+    if shape.normed_heads or shape.normed_whole:
         width = shape.query_width + shape.key_width
-        kept += 4 * width + NORM_STATISTIC * (shape.heads + shape.keys)
+        kept += 4 * width + NORM_STATISTIC * (shape.heads + shape.keys if shape.normed_heads else 2)
         kept += 0 if setup.rank else setup.computed * width
     return kept
 
@@ -161,7 +161,7 @@ def not_in_first_layer(shape: Shape, setup: Setup) -> float:
     """
     if setup.rank is None or setup.checkpointing != "off" or setup.compiled:
         return 0.0
-    adapted = [product for product in shape.adapted(setup.targets) if product.name in ("q_proj", "k_proj", "v_proj")]
+    adapted = [product for product in shape.adapted(setup.targets) if product.name in HEADS]
     kept = setup.tokens * (norm(shape, setup) + len(adapted) * _mask(setup, setup.stream) * shape.hidden)
     if setup.autocast and not setup.fuses:
         frozen = sum(product.weights for product in adapted) if setup.base == "float32" else 0
