@@ -74,6 +74,8 @@ class Stage:
     """What recipe and command line set (:func:`trainers.recipe.parse`)."""
     dev: Examples | None = None
     """Held-out rows, of the shape of ``examples``: the loss on them is measured along the way."""
+    compiles: bool | None = None
+    """Whether layers are compiled, once that is decided."""
 
     @property
     def learned(self) -> Path:
@@ -292,12 +294,20 @@ def _blaming_settings(until: Callable[[], bool] = lambda: False):
 
 def _next_knob(stage: Stage) -> str:
     """What to change where memory is full."""
-    from trainers.planning import knobs
+    from trainers.planning import knobs, workload
 
     settings = vars(stage.model) | vars(stage.training) | vars(stage.acceleration) | vars(stage.run)
     if "activation_checkpointing" not in stage.config:
         settings["activation_checkpointing"] = None  # transformers fills in both of its names
-    return knobs.advice(settings)
+    if stage.compiles is not None:
+        settings["compile_layers"] = stage.compiles
+    return knobs.advice(
+        settings,
+        gpus=stage.training.world_size,
+        sharded=processes.sharded(),
+        on_cpu=stage.training.device.type == "cpu",
+        by_letter=workload.are_letters(stage.examples.drafts),
+    )
 
 
 def _write_data(stage: Stage) -> None:
@@ -331,6 +341,7 @@ def build(stage: Stage, tokenizer, packed: batches.Packed):
     started = time.monotonic()
     training = stage.training
     chosen = acceleration.decide(stage.acceleration, training, stage.model, packed, shards=processes.sharded())
+    stage.compiles = chosen.compiles
     model = adapter.load_base(stage.model, chosen.attention, chosen.dequantizes)
     if stage.run.adapter is not None:
         model = adapter.continue_adapter(model, stage.run.adapter, stage.model)

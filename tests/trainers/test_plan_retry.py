@@ -8,7 +8,7 @@ import pytest
 
 from medtasks.errors import InputError
 from trainers import sft, stage
-from trainers.planning import retry
+from trainers.planning import knobs, retry
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,17 @@ def test_the_knob_that_a_full_memory_is_told_is_the_planner_s(recipe_file, out_o
         sft.main(["--config", recipe_file()])
     assert not Path(tmp_path / "out" / "training.json").exists()
     assert stage.run_folder.last_checkpoint(tmp_path / "out") == (None, {})
+
+
+def test_the_knob_is_told_by_what_was_decided(recipe_file, monkeypatch):
+    told = []
+    monkeypatch.setattr(knobs, "advice", lambda settings, **about: told.append((settings, about)) or "")
+    prepared = sft.prepare(["--config", recipe_file()])
+    stage._next_knob(prepared)
+    assert told[0][0]["compile_layers"] is None and told[0][0]["activation_checkpointing"] is None
+    assert told[0][1] == {"gpus": 1, "sharded": False, "on_cpu": True, "by_letter": True}
+    prepared = sft.prepare(["--config", recipe_file(answer_style="rationale", activation_checkpointing=False)])
+    stage._build(prepared)
+    stage._next_knob(prepared)
+    assert told[1][0]["compile_layers"] is False and told[1][0]["activation_checkpointing"] is False
+    assert told[1][1]["by_letter"] is False

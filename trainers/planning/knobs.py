@@ -91,11 +91,11 @@ def largest_that_fits(model: Shape, now: Setup, vram: float) -> Setup | None:
     return None
 
 
-def advice(settings: dict) -> str:
-    """The first knob for a recipe's settings, as the end of a sentence."""
+def advice(settings: dict, **circumstances) -> str:
+    """The first knob for a recipe's settings, as the end of a sentence; ``circumstances`` as of :func:`setup.of`."""
     try:
         base = settings["model_name_or_path"], settings.get("model_revision")
-        model, now = shape.of(*base), setup.of(settings | shape.stored_as(*base))
+        model, now = shape.of(*base), setup.of(settings | shape.stored_as(*base), **circumstances)
         least = LEAST * memory.plan(model, now).allocated
         turn = [knob for knob in knobs(model, now) if knob.saved >= least]
     except InputError:  # a model that is not planned

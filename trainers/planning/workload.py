@@ -58,7 +58,7 @@ def of(stage: str, settings: dict, gpus: int = 1, tokens: int | None = None) -> 
         found = _examples(stage, settings)
     except (InputError, OSError):
         return Workload(tokens or full, named, grows_with_length=bool(full and not tokens))
-    by_letter = may_be_letters and all(_is_letter(draft) for draft in found.drafts)
+    by_letter = stage == "sft" and are_letters(found.drafts)
     passes = settings["num_train_epochs"] if steps <= 0 else steps * rows / len(found.rows)
     counted = passes * sum(_characters(row) for row in found.rows) / CHARACTERS
     if not math.isfinite(counted):
@@ -81,9 +81,9 @@ def _examples(stage: str, settings: dict):
     return data.sft_examples(arguments, settings["seed"]) if stage == "sft" else data.cpt_examples(arguments)
 
 
-def _is_letter(draft) -> bool:
-    """Whether the letter is all that is learned of an example (:class:`trainers.data.rendering.Draft`)."""
-    return "options" in draft.row and draft.style == LETTER
+def are_letters(drafts) -> bool:
+    """Whether a letter is all that is learned of each example (:class:`trainers.data.rendering.Draft`)."""
+    return bool(drafts) and all("options" in draft.row and draft.style == LETTER for draft in drafts)
 
 
 def _characters(value) -> int:
