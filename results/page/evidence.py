@@ -158,14 +158,21 @@ def passages(run: Run) -> int:
     return int(run.results.get("config", {}).get("rag_k") or 0)
 
 
+OF_TRAININGS = ("model", "merged")
+"""The folders of a training that hold a whole model."""
+
+
 def model(run: Run) -> str:
-    """The name of the run's base model: its Hub id, or the last part of its folder. lm-eval names a model with an
-    adapter by the adapter."""
+    """The name of the run's base model: its Hub id, or the last part of its folder; ``model NAME`` of what a training
+    left in ``NAME/model``, ``merged NAME`` of ``NAME/merged``. lm-eval names a model with an adapter by the adapter."""
     results = run.results
     name = str(results.get("model_name") or results.get("config", {}).get("model") or "unknown")
     if name == adapter(run):
         name = str(harness_output.model_args(results).get("pretrained") or name)
-    return Path(name).name if name.startswith((".", "/", "~")) else name
+    if not name.startswith((".", "/", "~")) and name.count("/") < 2:
+        return name
+    path = Path(name)
+    return f"{path.name} {path.parent.name}" if path.name in OF_TRAININGS else path.name
 
 
 def adds(run: Run, base: Run) -> str:

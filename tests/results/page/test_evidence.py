@@ -143,6 +143,10 @@ def test_another_model_is_named(whole_study):
     found = evidence.gather([whole_study])
     found.runs["rag"].results["model_name"] = "org/Other-2B"
     assert evidence.adds(found.runs["rag"], found.runs["base"]) == "org/Other-2B + 2 passages of books"
+    named = {"runs/x/trainings/full/model": "model full", "/a/cpt/merged": "merged cpt", "../models/Tiny": "Tiny"}
+    for folder, name in named.items():
+        found.runs["rag"].results["model_name"] = folder
+        assert evidence.adds(found.runs["rag"], found.runs["base"]) == f"{name} + 2 passages of books"
 
 
 @pytest.mark.parametrize(
