@@ -129,7 +129,7 @@ def in_float32(model):
     for module in model.modules():
         hooks += [module.register_forward_pre_hook(widen), module.register_forward_hook(restore)]
         if hasattr(dict(module.named_parameters(recurse=False)).get("weight"), "quant_state"):
-            quantized.append(module)
+            quantized.append((module, module.__dict__.get("forward")))  # accelerate's, where it has put one
             module.forward = functools.partial(_as_dequantized, module)
     try:
         yield
@@ -138,8 +138,10 @@ def in_float32(model):
             hook.remove()
         for module in list(narrow):  # of a forward that failed
             restore(module)
-        for module in quantized:
+        for module, forward in quantized:
             del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 def _as_dequantized(linear, hidden: "torch.Tensor") -> "torch.Tensor":
