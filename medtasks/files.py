@@ -48,9 +48,10 @@ def new_folder(path: str | Path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if left.is_dir():
-            _remove_abandoned(left)
+    pattern = f".{glob.escape(path.name)}.*.tmp"
+    locks = (lock.with_suffix("") for lock in path.parent.glob(f"{pattern}.lock"))
+    for left in {*filter(Path.is_dir, path.parent.glob(pattern)), *locks}:
+        _remove_abandoned(left)
     folder = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     with _locked(folder):
         try:

@@ -53,6 +53,7 @@ def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path):
             assert (left / "part").exists()  # still written
         process.kill()
     (tmp_path / "made" / "old").touch()
+    (tmp_path / ".made.1234.tmp.lock").touch()  # of one killed before it made its folder
     assert left.is_dir()
     with files.new_folder(tmp_path / "made") as folder:
         (folder / "new").touch()
